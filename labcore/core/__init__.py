@@ -1,0 +1,1 @@
+"""What every other room stands on: errors, units, files. Imports nothing from the rest of labcore."""
