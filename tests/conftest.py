@@ -1,0 +1,26 @@
+"""Fixtures and settings shared by the whole suite."""
+
+import os
+
+import pytest
+
+REQUIRED = {name.strip() for name in os.environ.get("LABCORE_REQUIRE", "").split(",") if name.strip()}
+
+
+def skip_or_fail(name: str, reason: str) -> None:
+    """Skip with `reason`; where LABCORE_REQUIRE lists `name`, a missing `name` is a failure instead."""
+    if name in REQUIRED:
+        pytest.fail(f"LABCORE_REQUIRE={name}, but {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def smollm2_path():
+    """The SmolLM2-135M-Instruct GGUF file, fetched once into the user's cache."""
+    from labcore.core.errors import FetchError
+    from labcore.model.checkpoints import fetch
+
+    try:
+        return fetch("smollm2-135m")
+    except FetchError as error:
+        skip_or_fail("model", f"the checkpoint smollm2-135m is not available: {error}")
