@@ -1,0 +1,66 @@
+"""Static files of the interactive parts: what every page loads, and the data script written at build time.
+
+Everything is a classic script loaded with `defer`: a page opened from disk runs neither modules nor `fetch`,
+and deferred scripts run in this order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labcore import facts
+from labcore.core.files import atomic_write
+from labcore.learn import quiz
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+    from sphinx.config import Config
+
+STATIC = Path(__file__).resolve().parent.parent / "static"
+DATA_SCRIPT = "labcore-data.js"
+SCRIPTS = (
+    "labcore-formulas.js",
+    DATA_SCRIPT,
+    "labcore-widgets.js",
+    "labcore-player.js",
+    "labcore-quiz.js",
+    "labcore-review.js",
+)
+STYLES = ("labcore-widgets.css", "labcore-player.css", "labcore-quiz.css")
+
+
+def quiz_files(source: Path) -> list[Path]:
+    """`book/quizzes/*.yml` under the book's root, sorted."""
+    return sorted((source / "book" / "quizzes").glob("*.yml"))
+
+
+def data_script(source: Path) -> str:
+    """The text of labcore-data.js: hardware and model facts, and every quiz, as one global. Deterministic."""
+    data = {
+        "facts": facts.as_json(),
+        "quizzes": {path.stem: quiz.load(path).as_json() for path in quiz_files(source)},
+    }
+    text = json.dumps(data, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return f"globalThis.labcoreData = {text};\n"
+
+
+def add_static_files(app: Sphinx, config: Config) -> None:
+    """Write the data script, register scripts and styles, and rewrite every page when one of them changed."""
+    generated = Path(app.doctreedir) / "labcore-static"
+    generated.mkdir(parents=True, exist_ok=True)
+    atomic_write(generated / DATA_SCRIPT, data_script(Path(app.srcdir)))
+    config.html_static_path = [*config.html_static_path, str(STATIC), str(generated)]
+    digest = hashlib.sha256()
+    for name in (*SCRIPTS, *STYLES):
+        path = generated / name if name == DATA_SCRIPT else STATIC / name
+        if not path.exists():
+            continue
+        digest.update(path.read_bytes())
+        if name.endswith(".js"):
+            app.add_js_file(name, loading_method="defer")
+        else:
+            app.add_css_file(name)
+    config.labcore_assets_digest = digest.hexdigest()

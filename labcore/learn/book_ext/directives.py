@@ -1,0 +1,138 @@
+"""The directives. Each one checks its argument against what exists and names the choices when it does not."""
+
+from __future__ import annotations
+
+import html
+import json
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from docutils import nodes
+from docutils.parsers.rst import directives as option
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective
+
+from labcore.core.errors import InputError
+from labcore.formulas import formula
+from labcore.learn import quiz, widgets
+from labcore.learn.book_ext import notation, practice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sphinx.application import Sphinx
+
+CALCULATORS = {"roofline": widgets.roofline_explorer, "kv": widgets.kv_calculator}
+
+
+def widget_html(component: str, spec: dict, fallback: str) -> str:
+    """The element that labcore-widgets.js mounts; `fallback` is what stays where scripts do not run."""
+    data = html.escape(json.dumps(spec, ensure_ascii=False, sort_keys=True), quote=True)
+    return f'<div data-labcore-widget="{component}" data-spec="{data}">{fallback}</div>'
+
+
+class BookDirective(SphinxDirective):
+    """Shared by all: errors that name the choices, raw HTML out, MyST in."""
+
+    def unknown(self, name: str, known: Iterable[str], fix: str) -> Exception:
+        """The error for a name that does not exist: what was asked for, what is close or known, how to mend it."""
+        known = sorted(known)
+        close = get_close_matches(name, known, n=4, cutoff=0.5) or known[:12]
+        return self.error(f"{{{self.name}}} {name!r} does not exist; {fix}: {', '.join(close) or 'none yet'}")
+
+    def raw(self, text: str) -> list[nodes.Node]:
+        return [nodes.raw("", text, format="html")]
+
+    def parse_markdown(self, text: str, source: str) -> list[nodes.Node]:
+        parent = nodes.Element()
+        parent.document = self.state.document
+        self.state.nested_parse(StringList(text.splitlines(), source=source), 0, parent)
+        return parent.children
+
+    def book_file(self, folder: str, known_as: str) -> Path:
+        """`book/<folder>/<argument>.yml`, noted so that the page is rebuilt when the file changes."""
+        path = Path(self.env.srcdir) / "book" / folder / f"{known_as}.yml"
+        if not path.exists():
+            known = [p.stem for p in path.parent.glob("*.yml")]
+            raise self.unknown(known_as, known, f"book/{folder} holds")
+        self.env.note_dependency(str(path))
+        return path
+
+
+class Calculator(BookDirective):
+    """`{calculator} roofline`: the same widget that the notebooks show."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
+        if name not in CALCULATORS:
+            raise self.unknown(name, CALCULATORS, "calculators are")
+        return self.raw(CALCULATORS[name]().html())
+
+
+class Quiz(BookDirective):
+    """`{quiz} 03`: a checkpoint. Questions stay readable, without answers, where scripts do not run."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        path = self.book_file("quizzes", self.arguments[0])
+        try:
+            loaded = quiz.load(path)
+        except InputError as error:
+            raise self.error(str(error)) from error
+        return self.raw(loaded.html())
+
+
+class Review(BookDirective):
+    """`{review}`: what is due today. Lives on one page and reads every chapter's quiz."""
+
+    def run(self) -> list[nodes.Node]:
+        fallback = (
+            "<p>This page keeps its schedule in your browser, so it needs scripts. The quizzes are in each chapter.</p>"
+        )
+        return self.raw(widget_html("review", {}, fallback))
+
+
+class Practice(BookDirective):
+    """`{practice} 03`: practice problems with folded hints, rubric and solution."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        path = self.book_file("practice", self.arguments[0])
+        try:
+            problems = practice.load(path)
+        except InputError as error:
+            raise self.error(str(error)) from error
+        return self.parse_markdown("\n\n".join(practice.markdown(p) for p in problems), str(path))
+
+
+class FormulaBox(BookDirective):
+    """`{formula} kv.bytes_per_token`: a registered formula in LaTeX with its unit, inputs and source."""
+
+    required_arguments = 1
+    option_spec = {"label": option.unchanged}  # noqa: RUF012 (docutils reads it from the class)
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
+        if name not in formula.ids():
+            raise self.unknown(name, formula.ids(), "close registered formulas are")
+        return self.parse_markdown(notation.formula_markdown(formula[name], self.options.get("label")), name)
+
+
+class NotationTable(BookDirective):
+    """`{notation-table}`: one row for every symbol that several formulas share."""
+
+    def run(self) -> list[nodes.Node]:
+        return self.parse_markdown(notation.table_markdown(notation.shared_symbols(formula)), "notation")
+
+
+def register(app: Sphinx) -> None:
+    """Add the directives to Sphinx."""
+    table = {"calculator": Calculator, "quiz": Quiz, "review": Review, "practice": Practice}
+    table |= {"formula": FormulaBox, "notation-table": NotationTable}
+    for name, directive in table.items():
+        app.add_directive(name, directive)

@@ -1,0 +1,137 @@
+"""The built book in a real browser that cannot reach the network.
+
+`visit(page)` opens a page from disk and over http; when the test ends it fails on any console error and on any
+request to another host. Tests that need neither a browser nor the HTML do not belong in this folder.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.conftest import skip_or_fail
+
+ROOT = Path(__file__).resolve().parents[2]
+HTML = ROOT / "_build" / "html"
+BUILT = ROOT / "_build" / ".built"
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run"
+).split()
+NO_NETWORK = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+WIDTHS = {"desktop": 1280, "phone": 390}
+
+
+def pytest_collection_modifyitems(items):
+    """Everything in this folder needs the browser."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def built_book() -> Path:
+    """Folder of the HTML that `make book` built without a warning."""
+    if not BUILT.exists():
+        skip_or_fail("browser", "the book is not built; run `make book` first")
+    return HTML
+
+
+@pytest.fixture(scope="session")
+def pages(built_book) -> list[str]:
+    """Every page of the book, relative to the built folder, without the redirect and Sphinx's index pages."""
+    return sorted(str(p.relative_to(built_book)) for p in built_book.rglob("*.html") if p.parent != built_book)
+
+
+@pytest.fixture(scope="session")
+def chromium(built_book):
+    """One headless Chromium for the session; its resolver knows no host but this one."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = os.environ.get("LABCORE_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        skip_or_fail("browser", "no Chromium was found; install one or name it in LABCORE_CHROMIUM")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS, NO_NETWORK])
+        yield browser
+        browser.close()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        """Say nothing: the test output is for results."""
+
+
+@pytest.fixture(scope="session")
+def served_book(built_book):
+    """The built book over http on a free local port; yields the address."""
+    handler = functools.partial(_Quiet, directory=str(built_book))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(params=["disk", "http"])
+def origin(request, built_book) -> str:
+    """Where the pages come from: each test that uses it runs once from disk and once over http."""
+    return built_book.as_uri() if request.param == "disk" else request.getfixturevalue("served_book")
+
+
+def is_remote(url: str) -> bool:
+    """Whether a request leaves this machine."""
+    parts = urlsplit(url)
+    return parts.scheme not in ("file", "data", "blob", "about") and parts.hostname != "127.0.0.1"
+
+
+class Watch:
+    """What a browser context did that a book page must never do."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def attach(self, page) -> None:
+        where = lambda: page.url.rsplit("/html/")[-1]  # noqa: E731
+        page.on(
+            "console", lambda m: self.problems.append(f"{where()}: console: {m.text}") if m.type == "error" else None
+        )
+        page.on("pageerror", lambda e: self.problems.append(f"{where()}: exception: {e}"))
+        page.on(
+            "request", lambda r: self.problems.append(f"{where()}: asked for {r.url}") if is_remote(r.url) else None
+        )
+        page.on("requestfailed", lambda r: self.problems.append(f"{where()}: failed to load {r.url}"))
+
+
+@pytest.fixture
+def new_page(chromium):
+    """`new_page(width=1280, theme="light", **context)` → a Playwright page; the test fails if it broke a rule."""
+    contexts, watch = [], Watch()
+
+    def make(width: int = 1280, theme: str = "light", **options):
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, **options)
+        contexts.append(context)
+        context.on("page", watch.attach)
+        return context.new_page()
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert not watch.problems, "\n".join(watch.problems)
+
+
+@pytest.fixture
+def visit(new_page, origin):
+    """`visit("book/index.html", width=390, theme="dark")` → the loaded page, from disk and over http in turn."""
+
+    def go(path: str, **options):
+        page = new_page(**options)
+        page.goto(f"{origin}/{path}", wait_until="load")
+        return page
+
+    return go
