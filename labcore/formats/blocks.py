@@ -80,7 +80,7 @@ def _f32(field: np.ndarray) -> np.ndarray:
 def _unpack(packed: np.ndarray, bits: int, run: int) -> np.ndarray:
     """Codes of `bits` bits, uint8 [blocks, codes], from bytes that interleave runs of consecutive weights.
 
-    Bytes come in groups of `run`: the lowest bits of a group hold the first `run` weights, the next bits the next `run`.
+    Bytes come in groups of `run`: the lowest bits of a group hold its first `run` weights, the next bits the next ones.
     """
     shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
     codes = (packed.reshape(len(packed), -1, 1, run) >> shifts) & np.uint8(2**bits - 1)
@@ -141,7 +141,7 @@ def q8_0(b):
 
 
 def _scaled(q: np.ndarray, scale: np.ndarray, offset: np.ndarray | None = None) -> np.ndarray:
-    """scale·q (− offset), one scale and offset per sub-block: q [blocks, 256], scale and offset [blocks, sub-blocks]."""
+    """scale·q (− offset) as [blocks, 256], from codes q [blocks, 256] and one scale and offset per sub-block."""
     w = scale[:, :, None] * q.reshape(*scale.shape, -1).astype(np.float32)
     return (w if offset is None else w - offset[:, :, None]).reshape(len(q), -1)
 

@@ -35,7 +35,7 @@ MAX_DIMENSIONS, MAX_NESTING = 4, 4  # nesting: arrays of arrays
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where one tensor lies: `shape` is row-major (the reverse of ggml's ne), `offset` counts bytes from the file start."""
+    """Where one tensor lies: `shape` is row-major (ggml's ne reversed), `offset` counts bytes from the file start."""
 
     name: str
     shape: tuple[int, ...]

@@ -56,7 +56,7 @@ class SafetensorsFolder:
             shards = set(self.path.glob("*.safetensors"))
         if not shards:
             raise DataError(f"{self.path}: the checkpoint folder holds no *.safetensors file")
-        return {name: shard for shard in sorted(shards) for name in self._shard(shard).keys()}  # noqa: SIM118
+        return {name: shard for shard in sorted(shards) for name in self._shard(shard).keys()}
 
     def _shard(self, shard: Path):
         if shard not in self._open:

@@ -1,0 +1,131 @@
+"""The simplest KV cache: one contiguous buffer per sequence, as long as the longest it may become.
+
+Every sequence reserves `capacity` tokens from its first one on, whether it uses them or not; that reservation is what
+paging later gets rid of.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from labcore.core.errors import InputError
+
+
+def causal_attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Attention of the last `new` tokens of a sequence over all of it.
+
+    q: [new, n_heads, head_dim]; keys, values: [n_kv_heads, tokens, head_dim], tokens >= new, the last `new` of them
+    belonging to the queries. Returns [new, n_heads, head_dim]. Query i sees every key up to its own.
+    """
+    new, tokens = q.shape[0], keys.shape[1]
+    mask = None
+    if 1 < new < tokens:  # is_causal would align the mask with the first key instead of the last
+        mask = torch.ones(new, tokens, dtype=torch.bool, device=q.device).tril(diagonal=tokens - new)
+    attended = F.scaled_dot_product_attention(
+        q.transpose(0, 1)[None],
+        keys[None],
+        values[None],
+        attn_mask=mask,
+        is_causal=1 < new == tokens,
+        enable_gqa=q.shape[1] != keys.shape[0],
+    )
+    return attended[0].transpose(0, 1)
+
+
+@dataclass(frozen=True)
+class Span:
+    """The tokens of one sequence in a pass: pass indices [begin, end) become cache positions [past, past + new)."""
+
+    slot: int
+    begin: int
+    end: int
+    past: int
+
+    @property
+    def total(self) -> int:
+        return self.past + self.end - self.begin
+
+
+class ContiguousKVCache:
+    """Keys and values of up to `slots` sequences.
+
+    keys, values: [n_layers, slots, n_kv_heads, capacity, head_dim]; lengths[slot]: tokens stored.
+    """
+
+    def __init__(
+        self,
+        n_layers: int,
+        n_kv_heads: int,
+        head_dim: int,
+        *,
+        slots: int,
+        capacity: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ):
+        shape = n_layers, slots, n_kv_heads, capacity, head_dim
+        self.keys, self.values = (torch.empty(shape, dtype=dtype, device=device) for _ in range(2))
+        self.capacity = capacity
+        self.lengths = [0] * slots
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes reserved, used or not."""
+        return self.keys.nbytes + self.values.nbytes
+
+    def extend(self, new_tokens: Sequence[tuple[int, int]]) -> "Extension":
+        """Reserve room for (slot, count) new tokens each, in the order in which the pass holds them.
+
+        The result is the `attend` of that pass and knows its positions. InputError, with nothing reserved, when a slot
+        would overflow, is named twice, or gets fewer than one token.
+        """
+        spans, begin = [], 0
+        for slot, count in new_tokens:
+            past = self.lengths[slot]
+            if count < 1 or past + count > self.capacity or any(span.slot == slot for span in spans):
+                raise InputError(
+                    f"slot {slot}: {count} new tokens after {past}; a pass adds 1 or more to a slot, once, and a slot "
+                    f"holds {self.capacity}"
+                )
+            spans.append(Span(slot, begin, begin + count, past))
+            begin += count
+        for span in spans:
+            self.lengths[span.slot] = span.total
+        return Extension(self, spans)
+
+    def truncate(self, slot: int, length: int) -> None:
+        """Forget all but the first `length` tokens of `slot`; 0 empties it for another sequence."""
+        if not 0 <= length <= self.lengths[slot]:
+            raise InputError(f"slot {slot} holds {self.lengths[slot]} tokens; cannot truncate it to {length}")
+        self.lengths[slot] = length
+
+
+class Extension:
+    """One pass over new tokens of some sequences: stores their keys and values, then attends."""
+
+    def __init__(self, cache: ContiguousKVCache, spans: list[Span]):
+        self.cache, self.spans = cache, spans
+
+    @property
+    def positions(self) -> Tensor:
+        """int64 [tokens]: the position of each token of the pass in its own sequence."""
+        return torch.cat([torch.arange(span.past, span.total) for span in self.spans]).to(self.cache.keys.device)
+
+    @property
+    def last(self) -> Tensor:
+        """int64 [sequences]: the pass index of each sequence's newest token."""
+        return torch.tensor([span.end - 1 for span in self.spans], device=self.cache.keys.device)
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Store k and v [tokens, n_kv_heads, head_dim], return the attention output, shaped like q."""
+        out = torch.empty_like(q)
+        for span in self.spans:
+            new = slice(span.begin, span.end)
+            keys, values = self.cache.keys[layer, span.slot], self.cache.values[layer, span.slot]
+            keys[:, span.past : span.total] = k[new].transpose(0, 1)
+            values[:, span.past : span.total] = v[new].transpose(0, 1)
+            out[new] = causal_attention(q[new], keys[:, : span.total], values[:, : span.total])
+        return out

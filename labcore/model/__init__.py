@@ -1,0 +1,1 @@
+"""A Llama-family language model on PyTorch: checkpoint, tokenizer, decoder, generation."""
