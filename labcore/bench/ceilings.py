@@ -1,0 +1,199 @@
+"""The ceilings of this machine: how fast it reads, copies and multiplies, measured and never looked up.
+
+Every share of a roofline in the book has one of these in its denominator. Bandwidth is taken over arrays that no cache
+holds; a copy counts the bytes read plus the bytes written; a matmul of n × n matrices counts 2 n³ FLOP (integer
+operations count as FLOP). All inputs are random normal: zeros draw less power and flatter a GPU.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from labcore.bench.device import cuda_available, last_level_cache_bytes, memory_bytes
+from labcore.bench.statistics import summarize
+from labcore.bench.timing import measure, pinned_threads
+from labcore.core.errors import InputError
+
+GPU_BYTES = 4 * 2**30
+GPU_MATMUL_SIZE = 8192
+CPU_MATMUL_SIZES = (2048, 1024, 512)
+LONGEST_CALL = 0.4  # s; a slower CPU multiplies smaller matrices
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """One measured ceiling: `work` B or FLOP a call (by `formula`), and `seconds` a call, one entry a sample."""
+
+    name: str
+    threads: int | None
+    dtype: str
+    op: str
+    shape: str
+    work: float
+    formula: str
+    unit: str
+    seconds: tuple[float, ...]
+
+    @property
+    def key(self) -> str:
+        return self.name if self.threads is None else f"{self.name}.{self.threads}t"
+
+    @property
+    def rates(self) -> list[float]:
+        """Work over time for every sample, in `unit`, at the five significant digits a recorded run keeps."""
+        return [float(f"{self.work / taken:.5g}") for taken in self.seconds]
+
+    def to_json(self, again: Ceiling) -> dict:
+        """This ceiling and the same one measured at the end of the run; the value is the higher of both medians."""
+        if again.key != self.key:
+            raise InputError(f"ceiling {self.key} was measured again as {again.key}; keep the order")
+        before, after = ({"rounds": [one.rates], **summarize([one.rates])} for one in (self, again))
+        fields = ("key", "name", "threads", "dtype", "op", "shape", "work", "formula", "unit")
+        return {field: getattr(self, field) for field in fields} | {
+            "value": max(before["median"], after["median"]),
+            "drift": after["median"] / before["median"] - 1,
+            "before": before,
+            "after": after,
+        }
+
+
+Progress = Callable[[str], object]
+
+
+def measure_ceilings(
+    device: str, threads: Sequence[int] = (1,), rounds: int = 15, say: Progress = print
+) -> list[Ceiling]:
+    """Ceilings of `device` ("cpu" or "cuda"); on the CPU once for each torch thread count in `threads`.
+
+    Without torch the CPU is measured through numpy, whose reductions use one thread: `op` and `threads` say so.
+    Raises InputError for an unknown device or a GPU that is not there.
+    """
+    if device == "cuda":
+        if not cuda_available():
+            raise InputError(
+                "device 'cuda' was asked for and torch sees no NVIDIA GPU; use the CPU or install CUDA torch"
+            )
+        return _told(_cuda(rounds), say)
+    if device != "cpu":
+        raise InputError(f"device {device!r} is unknown; use 'cpu' or 'cuda'")
+    if importlib.util.find_spec("torch") is None:
+        return _told(_numpy(cpu_array_bytes(), rounds), say)
+    found: list[Ceiling] = []
+    for count in sorted(set(threads)):
+        with pinned_threads(count):
+            found += _told(_torch_cpu(count, cpu_array_bytes(), rounds), say)
+    return found
+
+
+def _told(ceilings: Iterator[Ceiling], say: Progress) -> list[Ceiling]:
+    found = []
+    for one in ceilings:
+        median = summarize([one.rates])["median"]
+        say(f"  {one.key:<20} {median / 1e9:>10,.1f} G{one.unit}")
+        found.append(one)
+    return found
+
+
+def cpu_array_bytes() -> int:
+    """Bytes of an array no CPU cache holds: 8 last-level caches or 512 MiB, but at most an eighth of the memory."""
+    wanted = max(8 * (last_level_cache_bytes() or 0), 512 * 2**20)
+    return int(min(wanted, (memory_bytes() or 8 * 2**30) // 8)) // 4096 * 4096
+
+
+def _torch_cpu(threads: int, array_bytes: int, rounds: int) -> Iterator[Ceiling]:
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    source = torch.randn(array_bytes // 4, generator=generator)
+    target = torch.empty_like(source)
+    yield from _bandwidth(source, target, "torch", threads, rounds, None)
+    del source, target
+    for dtype, size, op, call in _cpu_products(torch, generator):
+        yield _matmul(call, dtype, size, op, threads, rounds, None)
+
+
+def _cpu_products(torch, generator) -> Iterator[tuple[str, int, str, Callable[[], object]]]:
+    """The matrix products this CPU can do, each at the largest size it finishes in LONGEST_CALL."""
+
+    def build(dtype: str, size: int) -> tuple[str, Callable[[], object]]:
+        a, b = (torch.randn(size, size, generator=generator) for _ in range(2))
+        if dtype == "int8":
+            a, b = ((x * 40).clamp(-127, 127).to(torch.int8) for x in (a, b))
+            return "torch._int_mm", lambda: torch._int_mm(a, b)
+        a, b = (x.to(getattr(torch, dtype)) for x in (a, b))
+        out = torch.empty_like(a)
+        return "torch.mm", lambda: torch.mm(a, b, out=out)
+
+    names = {"fp32": "float32", "bf16": "bfloat16"} | ({"int8": "int8"} if hasattr(torch, "_int_mm") else {})
+    smallest = CPU_MATMUL_SIZES[-1]
+    for name, dtype in names.items():
+        once = min(measure(build(dtype, smallest)[1], rounds=2, min_time=0))
+        fitting = [size for size in CPU_MATMUL_SIZES if once * (size / smallest) ** 3 <= LONGEST_CALL]
+        size = fitting[0] if fitting else smallest
+        yield name, size, *build(dtype, size)
+
+
+def _numpy(array_bytes: int, rounds: int) -> Iterator[Ceiling]:
+    generator = np.random.default_rng(0)
+    source = generator.standard_normal(array_bytes // 4, dtype=np.float32)
+    target = np.empty_like(source)
+    read, copy = (lambda: source.max()), (lambda: np.copyto(target, source))
+    shape = _array_shape(source.size)
+    yield _ceiling("read_bandwidth", 1, "fp32", "numpy.max", shape, 4 * source.size, "4 N", "B/s", read, rounds)
+    yield _ceiling(
+        "copy_bandwidth", 1, "fp32", "numpy.copyto", shape, 8 * source.size, "4 N + 4 N", "B/s", copy, rounds
+    )
+    size = CPU_MATMUL_SIZES[1]
+    a, b = (generator.standard_normal((size, size), dtype=np.float32) for _ in range(2))
+    op = "numpy.matmul (threads chosen by its BLAS)"
+    yield _matmul(lambda: np.matmul(a, b), "fp32", size, op, None, rounds, None)
+
+
+def _cuda(rounds: int) -> Iterator[Ceiling]:
+    import torch
+
+    sync = torch.cuda.synchronize
+    source = torch.randn(GPU_BYTES // 4, device="cuda")
+    yield from _bandwidth(source, torch.empty_like(source), "torch", None, rounds, sync)
+    del source
+    n = GPU_MATMUL_SIZE
+    a, b = (torch.randn(n, n, device="cuda") for _ in range(2))
+    for name, dtype in {"fp32": torch.float32, "bf16": torch.bfloat16}.items():
+        x, y = a.to(dtype), b.to(dtype)
+        out = torch.empty_like(x)
+        yield _matmul(lambda x=x, y=y, out=out: torch.mm(x, y, out=out), name, n, "torch.mm", None, rounds, sync)
+    x, y = ((m * 40).clamp(-127, 127).to(torch.int8) for m in (a, b.t()))
+    yield _matmul(lambda: torch._int_mm(x, y.t()), "int8", n, "torch._int_mm", None, rounds, sync)
+    if torch.cuda.get_device_capability() >= (8, 9):
+        p, q, one = a.to(torch.float8_e4m3fn), b.t().to(torch.float8_e4m3fn), torch.ones((), device="cuda")
+        product = lambda: torch._scaled_mm(p, q.t(), one, one, out_dtype=torch.bfloat16)  # noqa: E731
+        yield _matmul(product, "fp8", n, "torch._scaled_mm", None, rounds, sync)
+
+
+def _bandwidth(source, target, library: str, threads: int | None, rounds: int, sync) -> Iterator[Ceiling]:
+    """Read (a sum over the whole array) and copy, for torch tensors on either device."""
+    count, shape = source.numel(), _array_shape(source.numel())
+    for name, op, work, formula, call in (
+        ("read_bandwidth", f"{library}.sum", 4 * count, "4 N", source.sum),
+        ("copy_bandwidth", f"{library}.Tensor.copy_", 8 * count, "4 N + 4 N", lambda: target.copy_(source)),
+    ):
+        yield _ceiling(name, threads, "fp32", op, shape, work, formula, "B/s", call, rounds, sync)
+
+
+def _matmul(call, dtype: str, n: int, op: str, threads: int | None, rounds: int, sync) -> Ceiling:
+    return _ceiling(
+        f"matmul.{dtype}", threads, dtype, op, f"{n} × {n} × {n}", 2 * n**3, "2 n³", "FLOP/s", call, rounds, sync
+    )
+
+
+def _ceiling(name, threads, dtype, op, shape, work, formula, unit, call, rounds, sync=None) -> Ceiling:
+    seconds = tuple(measure(call, rounds=rounds, sync=sync))
+    return Ceiling(name, threads, dtype, op, shape, float(work), formula, unit, seconds)
+
+
+def _array_shape(count: int) -> str:
+    return f"N = {count:,} fp32 = {4 * count / 2**20:,.0f} MiB"

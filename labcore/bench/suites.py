@@ -1,0 +1,64 @@
+"""The suites `labcore bench` runs, and one run from first ceiling to finished file.
+
+A suite is a function `suite(run: RunBuilder) -> None` that adds rows; register it here as "module:function". Ceilings
+are measured before and after the suites in every run, so each row stands beside the ceilings of its own hour.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from labcore.bench import hooks
+from labcore.bench.ceilings import measure_ceilings
+from labcore.bench.record import RunBuilder
+from labcore.bench.timing import pinned_threads
+from labcore.core.errors import FetchError, InputError
+
+CPU_SUITES: dict[str, str] = {}
+CUDA_SUITES: dict[str, str] = {}
+
+Say = Callable[[str], object]
+
+
+def available(device: str) -> dict[str, str]:
+    """Suites for `device` whose module is there, by name, in the order they run."""
+    table = CUDA_SUITES if device == "cuda" else CPU_SUITES
+    return {name: where for name, where in table.items() if hooks.exists(where.split(":")[0])}
+
+
+def choose(names: Sequence[str], device: str) -> list[str]:
+    """Resolve "all", "ceilings" and suite names to the suites to run ("ceilings" adds none: they always run).
+
+    Raises InputError for a name that is not registered for this device.
+    """
+    known = available(device)
+    if unknown := [name for name in names if name not in (*known, "all", "ceilings")]:
+        raise InputError(f"suite {unknown[0]!r} is unknown for {device}; use {', '.join(['all', 'ceilings', *known])}")
+    return [name for name in known if "all" in names or name in names]
+
+
+def record(names: Sequence[str], device: str, threads: int, say: Say = print) -> dict:
+    """Measure ceilings, run the suites `names`, measure the ceilings again; returns the validated run.
+
+    A suite that lacks something it needs (InputError, FetchError, a missing package) is listed under "skipped" with
+    the reason; one that crashes is listed there as failed, and its traceback goes to stderr.
+    """
+    counts = sorted({1, threads})
+    say(f"ceilings of this machine ({device}), before:")
+    run = RunBuilder(device, threads, measure_ceilings(device, counts, say=say), ["ceilings", *names])
+    for name in names:
+        say(f"suite {name}:")
+        try:
+            with pinned_threads(threads):
+                hooks.load(available(device)[name])(run)
+        except (InputError, FetchError, ModuleNotFoundError) as missing:
+            run.skip(name, str(missing))
+            say(f"  skipped: {missing}")
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            run.skip(name, f"failed: {type(error).__name__}")
+            say("  failed; the traceback is above")
+    say("ceilings again, after:")
+    return run.finish(measure_ceilings(device, counts, say=say))
