@@ -139,6 +139,8 @@ def magnitude(value: float | Quantity, wanted: str) -> float:
     here, there = unit(value.unit), unit(wanted)
     if here.dimension != there.dimension:
         value.to(wanted)
-    if here.binary and there.scale != 1.0 and not there.binary or there.binary and not here.binary and here.scale != 1:
+    binary_for_decimal = here.binary and not there.binary and there.scale != 1
+    decimal_for_binary = there.binary and not here.binary and here.scale != 1
+    if binary_for_decimal or decimal_for_binary:
         raise UnitError(f"{value} was given where {wanted} is meant; write .to({wanted!r}) to convert on purpose")
     return value.base / there.scale
