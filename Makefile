@@ -29,13 +29,13 @@ $(VENV)/.book: pyproject.toml | $(BIN)/python
 $(VENV)/.run: requirements.txt $(VENV)/.book
 	@echo "installing what the engine and the tests need (a few minutes, once)"
 	@nvidia-smi --list-gpus >/dev/null 2>&1 || $(BIN)/python -c 'import torch' 2>/dev/null \
-	  || $(PIP) --retries 0 --timeout 5 "$$(grep -o '^torch==[0-9.]*' requirements.txt)" \
+	  || $(PIP) --retries 0 --timeout 5 "$$(grep -o '^torch[=0-9.]*' requirements.txt)" \
 	       --index-url https://download.pytorch.org/whl/cpu 2>/dev/null || true
 	@$(PIP) -r requirements.txt && touch $@
 
 # A page whose warning stopped a build is cached and would pass the next time: without the stamp everything is read again.
 book: $(VENV)/.book ## build the HTML book, warnings as errors, and print its path
-	@all=$$([ -e $(BUILT) ] || echo --all); rm -f $(BUILT); mkdir -p _build; \
+	@all=$$([ -e $(BUILT) ] || { rm -rf _build/html; echo --all; }); rm -f $(BUILT); mkdir -p _build; \
 	  $(BIN)/jupyter-book build . -W -n --keep-going -q $$all >_build/log.txt || { cat _build/log.txt; exit 1; }; \
 	  touch $(BUILT); echo "open $(CURDIR)/$(HTML)"
 

@@ -66,9 +66,9 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
 
 
 def _cell_id(cell: NotebookNode, seen: Counter[str]) -> str:
-    """Eight hexadecimal digits of the source, numbered when it repeats; `setup` for the cell that `make set-repo` edits."""
+    """Eight hexadecimal digits of the source, numbered when it repeats."""
     if "google.colab" in cell.source:
-        return "setup"
+        return "setup"  # `make set-repo` edits this cell; its id stays
     digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:8]
     seen[digest] += 1
     return digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"

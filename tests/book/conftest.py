@@ -17,13 +17,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.conftest import skip_or_fail
+from tests.contents import listed_files
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
 BUILT = ROOT / "_build" / ".built"
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run"
-).split()
+FLAGS = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update".split()
+FLAGS += ["--disable-sync"]
 NO_NETWORK = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WIDTHS = {"desktop": 1280, "phone": 390}
@@ -46,8 +46,8 @@ def built_book() -> Path:
 
 @pytest.fixture(scope="session")
 def pages(built_book) -> list[str]:
-    """Every page of the book, relative to the built folder, without the redirect and Sphinx's index pages."""
-    return sorted(str(p.relative_to(built_book)) for p in built_book.rglob("*.html") if p.parent != built_book)
+    """Every page of the book, relative to the built folder, in reading order."""
+    return [f"{name}.html" for name in listed_files()]
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +104,10 @@ class Watch:
         page.on("pageerror", lambda e: self.problems.append(f"{where()}: exception: {e}"))
         page.on(
             "request", lambda r: self.problems.append(f"{where()}: asked for {r.url}") if is_remote(r.url) else None
+        )
+        page.on(
+            "response",
+            lambda r: self.problems.append(f"{where()}: {r.status} for {r.url}") if r.status >= 400 else None,
         )
         page.on("requestfailed", lambda r: self.problems.append(f"{where()}: failed to load {r.url}"))
 

@@ -40,31 +40,51 @@ def test_a_good_notebook_has_no_findings():
     assert [rule(notebook) for rule in contract.RULES] == [[]] * len(contract.RULES)
 
 
-def show(html):
-    return new_output("display_data", data={"text/html": html, "text/plain": "x"})
+def stores(output_type, **fields):
+    """The change that adds an output to cell 2."""
+    return lambda notebook: notebook.cells[2].outputs.append(new_output(output_type, **fields))
+
+
+def shows(html):
+    return stores("display_data", data={"text/html": html, "text/plain": "x"})
+
+
+def reads(index, source):
+    """The change that gives a cell another source."""
+    return lambda notebook: notebook.cells[index].update(source=source)
+
+
+def tags_two_cells(notebook):
+    for cell in notebook.cells[2:4]:
+        cell.metadata.update(tags=["nbval-ignore-output"])
+
+
+def marks_two_cells(notebook):
+    for cell in notebook.cells[2:4]:
+        cell.update(source="# NBVAL_IGNORE_OUTPUT\n1")
 
 
 # A change to a good notebook, the rule that must object, and a word of its sentence.
 BROKEN = {
     "count missing": (lambda nb: nb.cells[3].update(execution_count=None), contract.executed, "make notebooks"),
     "count jumps": (lambda nb: nb.cells[3].update(execution_count=9), contract.executed, "expected 3"),
-    "error": (lambda nb: nb.cells[2].outputs.append(new_output("error", ename="KeyError", evalue="k", traceback=[])), contract.executed, "KeyError"),
-    "stderr": (lambda nb: nb.cells[2].outputs.append(new_output("stream", name="stderr", text="warning")), contract.executed, "stderr"),
+    "error": (stores("error", ename="KeyError", evalue="k", traceback=[]), contract.executed, "KeyError"),
+    "stderr": (stores("stream", name="stderr", text="careful"), contract.executed, "stderr"),
     "random cell id": (lambda nb: nb.cells[2].update(id="4f6a0c1e"), contract.normal_form, "normal form"),
     "widget state": (lambda nb: nb.metadata.update(widgets={}), contract.normal_form, "widget state"),
-    "widget view": (lambda nb: nb.cells[2].outputs.append(new_output("display_data", data={contract.WIDGET_VIEW: {}})), contract.normal_form, "widget view"),
-    "timing": (lambda nb: nb.cells[2].metadata.update(execution={"iopub.execute_input": "2026"}), contract.normal_form, "normal form"),
-    "home path": (lambda nb: nb.cells[2].outputs.append(show("in /home/ada/book/x.py")), contract.portable, "path"),
-    "path in code": (lambda nb: nb.cells[2].update(source="open('/tmp/x')"), contract.portable, "path"),
-    "address": (lambda nb: nb.cells[2].outputs.append(show("<object at 0x7f3a12c4d5e6>")), contract.portable, "address"),
-    "remote script": (lambda nb: nb.cells[2].outputs.append(show('<script src="https://cdn.example/x.js"></script>')), contract.portable, "remote"),
-    "remote image": (lambda nb: nb.cells[0].update(source="![x](https://example.org/x.png)"), contract.portable, "remote"),
-    "large output": (lambda nb: nb.cells[2].outputs.append(show("x" * 300_000)), contract.portable, "kB"),
-    "long cell": (lambda nb: nb.cells[2].update(source="\n".join(f"x{i} = {i}" for i in range(16))), contract.short_cells, "16 lines"),
-    "uncompared": (lambda nb: [nb.cells[i].metadata.update(tags=["nbval-ignore-output"]) for i in (2, 3)], contract.compared, "2 of 8"),
-    "uncompared by comment": (lambda nb: [nb.cells[i].update(source="# NBVAL_IGNORE_OUTPUT\n1") for i in (2, 3)], contract.compared, "2 of 8"),
-    "price": (lambda nb: nb.cells[0].update(source="It costs $5.00 per million, not $3."), contract.no_dollar_prices, "USD"),
-}  # fmt: skip
+    "widget view": (stores("display_data", data={contract.WIDGET_VIEW: {}}), contract.normal_form, "widget view"),
+    "timing": (lambda nb: nb.cells[2].metadata.update(execution={"t": "2026"}), contract.normal_form, "normal form"),
+    "home path": (shows("in /home/ada/book/x.py"), contract.portable, "path"),
+    "path in code": (reads(2, "open('/tmp/x')"), contract.portable, "path"),
+    "address": (shows("<object at 0x7f3a12c4d5e6>"), contract.portable, "address"),
+    "remote script": (shows('<script src="https://cdn.example/x.js"></script>'), contract.portable, "remote"),
+    "remote image": (reads(0, "![x](https://example.org/x.png)"), contract.portable, "remote"),
+    "large output": (shows("x" * 300_000), contract.portable, "kB"),
+    "long cell": (reads(2, "\n".join(f"x{i} = {i}" for i in range(16))), contract.short_cells, "16 lines"),
+    "uncompared by tag": (tags_two_cells, contract.compared, "2 of 8"),
+    "uncompared by comment": (marks_two_cells, contract.compared, "2 of 8"),
+    "price": (reads(0, "It costs $5.00 per million, not $3."), contract.no_dollar_prices, "USD"),
+}
 
 
 @pytest.mark.parametrize("name", BROKEN)
