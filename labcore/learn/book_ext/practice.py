@@ -21,7 +21,7 @@ class Rubric(BaseModel):
     model_config = ConfigDict(extra="forbid")
     strong: str
     lean: str
-    no: str
+    no_hire: str  # a bare `no` is a boolean in YAML
 
 
 class Problem(BaseModel):
@@ -76,7 +76,7 @@ def markdown(problem: Problem) -> str:
     if problem.rubric:
         r = problem.rubric
         parts.append(
-            _folded("How it is scored", f"Strong hire\n: {r.strong}\n\nLean hire\n: {r.lean}\n\nNo hire\n: {r.no}")
+            _folded("How it is scored", f"Strong hire\n: {r.strong}\n\nLean hire\n: {r.lean}\n\nNo hire\n: {r.no_hire}")
         )
     parts.append(_folded("Solution", problem.solution))
     return "\n\n".join(parts)

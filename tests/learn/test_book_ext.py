@@ -1,0 +1,159 @@
+"""The Sphinx extension on a small book of its own: what each directive writes, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from types import SimpleNamespace
+
+import pytest
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+from labcore.core.errors import DataError
+from labcore.formulas import formula
+from labcore.learn.book_ext import assets, notation, practice
+
+CONFIGURATION = """
+extensions = ["myst_parser", "sphinx_design", "sphinx_thebe", "labcore.learn.book_ext"]
+myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
+html_theme = "sphinx_book_theme"
+html_theme_options = {"repository_url": "https://github.com/%s", "use_repository_button": True, "path_to_docs": ""}
+root_doc = "index"
+"""
+PROBLEM = """
+- id: kv.size
+  title: Size the cache
+  level: M
+  minutes: 10
+  asked: How large is the cache of **one** sequence?
+  hints: [Count what is stored per token., Then multiply.]
+  solution: Keys and values, $2 n_l n_{kv} d_h$ elements per token.
+  rubric: {strong: derives it, lean: right after a nudge, no_hire: uses query heads}
+"""
+
+
+@pytest.fixture
+def build(tmp_path):
+    """`build("markdown", slug="OWNER/REPO", **{"book/practice/01.yml": text})` → (the page's HTML, the warnings)."""
+
+    def run(markdown: str, slug: str = "OWNER/REPO", **files: str) -> tuple[str, str]:
+        files = {"conf.py": CONFIGURATION % slug, "index.md": f"# Title\n\n{markdown}\n", **files}
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text, encoding="utf-8")
+        warnings = io.StringIO()
+        out = tmp_path / "out" / "html"
+        with patch_docutils(), docutils_namespace():
+            folders = (tmp_path, tmp_path, out, tmp_path / "out" / "doctrees")
+            Sphinx(*map(str, folders), "html", status=None, warning=warnings, freshenv=True).build()
+        return (out / "index.html").read_text(encoding="utf-8"), warnings.getvalue()
+
+    return run
+
+
+def test_the_scripts_load_deferred_and_in_order(build, tmp_path):
+    html, warnings = build("")
+    loaded = re.findall(r'<script defer="defer" src="_static/(labcore-[\w-]+\.js)', html)
+    there = [name for name in assets.SCRIPTS if (assets.STATIC / name).exists() or name == assets.DATA_SCRIPT]
+    assert loaded == there and assets.DATA_SCRIPT in loaded
+    assert all((tmp_path / "out" / "html" / "_static" / name).exists() for name in there)
+    assert (
+        "thebe"
+        not in "".join(re.findall(r"<script\b[^>]*>.*?</script>|<link[^>]*>", html, re.DOTALL))
+        .lower()
+        .replace("text/x-thebe-config", "")
+        or "unpkg.com" not in html
+    )
+    assert warnings == ""
+
+
+def test_the_data_script_is_one_assignment_of_json_and_deterministic(tmp_path):
+    text = assets.data_script(tmp_path)
+    match = re.fullmatch(r"globalThis\.labcoreData = (\{.*\});\n", text)
+    data = json.loads(match[1])
+    assert set(data) == {"facts", "quizzes"} and data["quizzes"] == {}
+    assert "llama-3-70b" in data["facts"]["models"] and "h100-sxm" in data["facts"]["hardware"]
+    assert assets.data_script(tmp_path) == text
+
+
+@pytest.mark.parametrize("name", ["roofline", "kv"])
+def test_a_calculator_mounts_and_has_a_fallback(build, name):
+    html, warnings = build(f"```{{calculator}} {name}\n```")
+    element = re.search(r'<div[^>]*data-labcore-widget="calculator"[^>]*>(.*?)</div>', html, re.DOTALL)
+    assert element and element[1].strip() and warnings == ""
+
+
+@pytest.mark.parametrize(
+    ("markdown", "says"),
+    [
+        ("```{calculator} rooflin\n```", ["'rooflin'", "roofline"]),
+        ("```{formula} kv.byte_per_token\n```", ["'kv.byte_per_token'", "kv.bytes_per_token"]),
+        ("```{quiz} 77\n```", ["'77'", "book/quizzes"]),
+        ("```{practice} 77\n```", ["'77'", "book/practice holds: 01"]),
+    ],
+)
+def test_an_unknown_name_is_an_error_that_lists_what_exists(build, markdown, says):
+    _, warnings = build(markdown, **{"book/practice/01.yml": PROBLEM})
+    assert "does not exist" in warnings and all(word in warnings for word in says), warnings
+
+
+def test_a_formula_shows_latex_unit_source_and_inputs(build):
+    f = formula["kv.bytes_per_token"]
+    html, warnings = build("```{formula} kv.bytes_per_token\n:label: eq-kv\n```")
+    assert 'id="equation-eq-kv"' in html and all(i.name in html for i in f.inputs)
+    assert "Source" in html and "<details" in html and warnings == ""
+
+
+def test_the_notation_table_has_a_row_for_every_shared_symbol(build):
+    html, warnings = build("```{notation-table}\n```")
+    shared = notation.shared_symbols(formula)
+    assert len(shared) > 10 and html.count("<tr") == len(shared) + 1 and warnings == ""
+    assert all(f'<span class="pre">{symbol.name}</span>' in html for symbol, _ in shared)
+
+
+def symbol(name, latex, unit):
+    return SimpleNamespace(name=name, latex=latex, unit=unit, doc="d")
+
+
+def test_two_meanings_of_one_symbol_are_refused():
+    first = SimpleNamespace(id="a", inputs=(symbol("B", "B", "1"),))
+    second = SimpleNamespace(id="b", inputs=(symbol("B", "B", "B"),))
+    with pytest.raises(DataError, match=r"symbol 'B'.*in b but.*in a"):
+        notation.shared_symbols([first, second])
+    assert [ids for _, ids in notation.shared_symbols([first, first])] == [["a", "a"]]
+
+
+def test_practice_folds_hints_rubric_and_solution(build):
+    html, warnings = build("```{practice} 01\n```", **{"book/practice/01.yml": PROBLEM})
+    folded = re.findall(r"<details.*?</details>", html, re.DOTALL)
+    assert len(folded) == 4 and "<strong>one</strong>" in html and warnings == ""
+    assert all("derives it" not in part or "scored" in part for part in folded)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[]", "holds no list of problems"),
+        ("- id: a\n  title: x", "01.yml, a: level"),
+        (PROBLEM.replace("level: M", "level: X"), "01.yml, kv.size: level"),
+        (PROBLEM.replace("minutes: 10", "minutes: 0"), "kv.size: minutes"),
+        (PROBLEM.replace("title:", "titel:"), "kv.size: tit"),
+        (PROBLEM + PROBLEM, "'kv.size' occurs twice"),
+        ("- id: [", "is not YAML"),
+        ("- just text", "problem 1"),
+    ],
+)
+def test_bad_practice_files_name_file_problem_and_field(tmp_path, text, says):
+    path = tmp_path / "01.yml"
+    path.write_text(text)
+    with pytest.raises(DataError) as caught:
+        practice.load(path)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("slug", "shown"), [("OWNER/REPO", False), ("ada/book", True)])
+def test_repository_buttons_wait_for_an_address(build, slug, shown):
+    html, _ = build("", slug=slug)
+    assert ("https://github.com/ada/book" in html) is shown and "github.com/OWNER" not in html
