@@ -51,6 +51,15 @@ def test_doctor_names_versions_device_and_what_is_missing():
     assert "export LABCORE_DATA=" in asked.stdout
 
 
+def test_doctor_reports_a_bad_setting_instead_of_stopping_at_it(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("labcore.bench.doctor.CHECKS", ("labcore.bench.doctor:folders", "labcore.bench.doctor:machine"))
+    monkeypatch.setenv("LABCORE_CACHE", str(tmp_path))
+    monkeypatch.setenv("LABCORE_DATA", str(tmp_path / "nowhere"))
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert "○ folders" in said and "nowhere is not a folder" in said and "✓ cpu" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from labcore.bench import device, hooks
+from labcore.core.errors import FetchError, InputError
 from labcore.core.files import cache_dir, data_dir
 
 HELP = "list versions, device, and what is missing with the command that gets it"
@@ -18,7 +19,8 @@ CHECKS = (
     "labcore.bench.doctor:python_and_packages",
     "labcore.bench.doctor:machine",
     "labcore.model.doctor:findings",
-    "labcore.bench.doctor:browser_and_data",
+    "labcore.bench.doctor:browser",
+    "labcore.bench.doctor:folders",
 )
 # distribution -> what it is for
 PACKAGES = {
@@ -69,17 +71,19 @@ def machine() -> Iterator[Finding]:
         yield Finding("gpu", "none; recorded GPU runs are shown instead, every lab runs on the CPU")
 
 
-def browser_and_data() -> Iterator[Finding]:
-    """The browser of the page tests, the trace data, and where downloads are kept."""
+def browser() -> Iterator[Finding]:
+    """The browser that the tests of the built pages drive."""
     chrome = next((name for name in CHROMES if shutil.which(name)), None)
     absent = Finding("browser", "no Chromium; the tests of the built pages skip", "apt-get install chromium")
     yield Finding("browser", chrome) if chrome else absent
-    data = data_dir()
-    no_data = Finding(
-        "data", "no raw traces; chapters use the committed summaries", "export LABCORE_DATA=/path/to/traces"
-    )
-    yield Finding("data", str(data)) if data else no_data
+
+
+def folders() -> Iterator[Finding]:
+    """Where raw traces are read from and downloads are kept."""
     yield Finding("cache", str(cache_dir()))
+    data = data_dir()
+    absent = Finding("data", "no raw traces; chapters use committed summaries", "export LABCORE_DATA=/path/to/traces")
+    yield Finding("data", str(data)) if data else absent
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,12 +91,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one line a finding, a fix under each gap. Always 0: only the numpy-based core is required."""
+    """Print one line a finding, a fix under each gap. Always 0: only Python and numpy are required."""
     for name in CHECKS:
-        if not hooks.exists(name.split(":")[0]):
-            continue
-        for finding in hooks.load(name)():
-            print(f"{'○' if finding.fix else '✓'} {finding.subject:<14}{finding.detail}")
-            if finding.fix:
-                print(f"  {'':<14}→ {finding.fix}")
+        if hooks.exists(name.split(":")[0]):
+            for finding in _findings(name):
+                print(f"{'○' if finding.fix else '✓'} {finding.subject:<14}{finding.detail}")
+                if finding.fix:
+                    print(f"  {'':<14}→ {finding.fix}")
     return 0
+
+
+def _findings(name: str) -> Iterator[Finding]:
+    """Findings of one check; where it cannot even look, the sentence that says why, which names its own fix."""
+    try:
+        yield from hooks.load(name)()
+    except (InputError, FetchError) as error:
+        yield Finding(name.split(":")[1], "cannot be checked", str(error))
+    except ModuleNotFoundError as error:
+        yield Finding(name.split(":")[1], f"needs {error.name}", f"python -m pip install {error.name}")

@@ -21,6 +21,11 @@ def test_summary_orders_its_quantiles_and_counts_every_sample(samples):
     assert summary["median"] == pytest.approx(float(np.median(flat)))
 
 
+def test_the_spread_is_the_20_and_80_percent_quantile():
+    summary = summarize([[1.0, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11]])
+    assert (summary["q20"], summary["median"], summary["q80"]) == (3.0, 6.0, 9.0)
+
+
 @pytest.mark.parametrize("bad", [[], [[]], [[1.0], []], [[0.0]], [[-1.0]], [[float("nan")]], [[float("inf")]]])
 def test_samples_that_cannot_be_times_are_refused(bad):
     with pytest.raises(InputError):

@@ -140,6 +140,8 @@ def test_a_finding_wraps_and_has_a_limit():
     plots.finding(ax, "word " * 25)
     title = ax.figure.get_suptitle()
     assert title.count("\n") == 2 and max(map(len, title.split("\n"))) <= plots.TITLE_COLUMNS
+    plots.finding(ax, "word " * 8 + "compute-bound")
+    assert ax.figure.get_suptitle().endswith("\ncompute-bound")
     for text in ("", "word " * 60):
         with pytest.raises(InputError, match="use 1 to 3"):
             plots.finding(ax, text)
