@@ -19,8 +19,9 @@ REPORTS = ROOT / "_build" / "reports"
 JOBS = os.environ.get("LABCORE_JOBS", str(min(2, os.cpu_count() or 1)))
 PYTEST = [sys.executable, "-m", "pytest", "-q"]
 SPREAD = ["-n", JOBS, "--dist", "loadfile"]
-NBVAL = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300", "-p", "no:cacheprovider", *SPREAD]
+NBVAL = ["--nbval-current-env", "--nbval-cell-timeout=300", "-p", "no:cacheprovider", *SPREAD]
 NBVAL += ["--ignore-glob=*/.ipynb_checkpoints/*"]
+SANITIZE = ROOT / "tests" / "notebooks" / "sanitize.cfg"
 COUNTS = ("passed", "failed", "skipped")
 
 
@@ -32,8 +33,8 @@ def notebooks(*folders: str) -> list[str]:
 def stages() -> dict[str, tuple[list[list[str]], dict[str, str]]]:
     """Stage -> (commands, additional environment). A stage without commands has nothing to run in this checkout."""
     pages, labs = notebooks("book", "labs"), notebooks("labs")
-    compared = [*PYTEST, *NBVAL, "--nbval-sanitize-with=tests/notebooks/sanitize.cfg", *pages]
-    solved = [*PYTEST, *NBVAL, "--nbval-lax", *labs]
+    compared = [*PYTEST, "--nbval", f"--nbval-sanitize-with={SANITIZE}", *NBVAL, *pages]
+    solved = [*PYTEST, "--nbval-lax", *NBVAL, *labs]
     apart = ["--ignore=tests/book", "--ignore=tests/mutants"]
     ruff = [sys.executable, "-m", "ruff"]
     return {
