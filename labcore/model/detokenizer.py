@@ -25,7 +25,10 @@ class Detokenizer:
 
 
 class StopStrings:
-    """Cuts a growing text at the first occurrence of any of `stops`, holding back what may still become one."""
+    """Cuts a growing text before the first of `stops` to be complete, holding back what may still become one.
+
+    The text comes out the same however it is cut into pieces on its way in.
+    """
 
     def __init__(self, stops: Sequence[str]):
         self._stops = tuple(stops)
@@ -37,10 +40,9 @@ class StopStrings:
         if self.found is not None:
             return ""
         self._held += text
-        hits = [(at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        hits = [(at + len(stop), at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if hits:
-            at, self.found = min(hits)
-            safe = at
+            _, safe, self.found = min(hits)
         else:
             safe = len(self._held) - self._undecided()
         certain, self._held = self._held[:safe], self._held[safe:]

@@ -1,7 +1,12 @@
 """What a run cost: tokens, seconds, and the bytes that each decode pass had to read."""
 
+import statistics
 from dataclasses import dataclass
 
+import torch
+
+from labcore.bench.ceilings import cpu_array_bytes
+from labcore.bench.timing import measure
 from labcore.model.llama import Llama
 
 
@@ -56,3 +61,32 @@ def weight_bytes_per_pass(model: Llama) -> int:
     if model.lm_head is not model.embed_tokens and not model.config.tied_embeddings:
         held.pop(id(model.embed_tokens.weight), None)
     return sum(held.values())
+
+
+def kv_bytes_per_token(model: Llama) -> int:
+    """Bytes of keys and values that one cached token occupies, and every decode pass reads."""
+    config = model.config
+    return 2 * config.n_layers * config.n_kv_heads * config.head_dim * model.norm.weight.itemsize
+
+
+def read_bandwidth(device: torch.device) -> float:
+    """Bytes per second of summing an array that no cache holds: `read_bandwidth` of `labcore bench`, at a glance."""
+    count = (cpu_array_bytes() if device.type == "cpu" else 4 * 2**30) // 4
+    source = torch.ones(count, device=device)
+    sync = torch.cuda.synchronize if device.type == "cuda" else None
+    return 4 * count / statistics.median(measure(source.sum, rounds=5, sync=sync))
+
+
+def summary(stats: RunStats, model: Llama, bandwidth: float | None = None) -> str:
+    """One line for people: rates, and the share of `bandwidth` (B/s) that decoding read at."""
+    line = f"prompt {stats.prompt_tokens} tokens in {stats.prefill_seconds:.2f} s ({stats.prefill_rate:.0f} tokens/s)"
+    if not stats.decode_tokens:
+        return line
+    line += f" · then {stats.decode_tokens} tokens at {stats.decode_rate:.1f} tokens/s"
+    if bandwidth is None:
+        return line
+    rate = stats.read_rate(weight_bytes_per_pass(model), kv_bytes_per_token(model))
+    return (
+        line
+        + f", reading {rate / 1e9:.1f} of {bandwidth / 1e9:.1f} GB/s ({rate / bandwidth:.0%} of measured bandwidth)"
+    )

@@ -25,7 +25,7 @@ def tokenizer_from_folder(folder: SafetensorsFolder) -> Tokenizer:
     bos_id = ids.get(_text(options.get("bos_token")))
     try:
         return Tokenizer(
-            _by_id(ids),
+            _by_id(ids, folder.config.get("vocab_size", 0)),
             [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]],
             {text: token["id"] for text, token in added.items()},
             pretokenizer.from_json(spec.get("pre_tokenizer")),
@@ -50,9 +50,9 @@ def _text(token: str | dict | None) -> str | None:
     return token.get("content") if isinstance(token, dict) else token
 
 
-def _by_id(ids: dict[str, int]) -> list[str]:
-    """The vocabulary as a list; an id that no token has (padding of the table) becomes the empty token."""
-    tokens = [""] * (max(ids.values()) + 1)
+def _by_id(ids: dict[str, int], rows: int) -> list[str]:
+    """The vocabulary as a list; ids of the model's `rows` that no token has (padding) become the empty token."""
+    tokens = [""] * max(rows, max(ids.values()) + 1)
     for text, i in ids.items():
         tokens[i] = text
     return tokens

@@ -1,0 +1,35 @@
+"""SamplingParams: what makes no sense is refused by name, value and rule."""
+
+import math
+
+import pytest
+
+from labcore.core.errors import InputError
+from labcore.core.sampling_params import SamplingParams
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"temperature": -0.1}, {"temperature": math.inf}, {"temperature": math.nan}, {"temperature": "hot"},
+        {"temperature": True}, {"top_k": -1}, {"top_k": 2.5}, {"top_p": 0}, {"top_p": 1.01}, {"top_p": None},
+        {"max_tokens": 0}, {"max_tokens": 1.0}, {"seed": -1}, {"seed": 2**63}, {"seed": 1.5}, {"stop": [""]},
+        {"stop": 5}, {"stop": ["a", 1]}, {"stop_token_ids": [-1]}, {"stop_token_ids": ["a"]}, {"stop_token_ids": 3},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_wrong_value_is_one_sentence_with_name_and_rule(bad):
+    name = next(iter(bad))
+    with pytest.raises(InputError, match=f"^{name}=.*: must be ") as caught:
+        SamplingParams(**bad)
+    assert "\n" not in str(caught.value)
+
+
+def test_stop_takes_one_string_or_several():
+    assert SamplingParams(stop="end").stop == ("end",)
+    assert SamplingParams(stop=["a", "b"], stop_token_ids=[1]).stop == ("a", "b")
+    assert hash(SamplingParams(stop=["a"])) == hash(SamplingParams(stop=("a",)))
+
+
+def test_greedy_means_temperature_zero():
+    assert SamplingParams(temperature=0).greedy and not SamplingParams().greedy
