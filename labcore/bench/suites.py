@@ -16,7 +16,7 @@ from labcore.bench.record import RunBuilder
 from labcore.bench.timing import pinned_threads
 from labcore.core.errors import FetchError, InputError
 
-CPU_SUITES: dict[str, str] = {}
+CPU_SUITES: dict[str, str] = {"model": "labcore.model.bench:suite"}
 CUDA_SUITES: dict[str, str] = {}
 
 Say = Callable[[str], object]

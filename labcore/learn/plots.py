@@ -198,16 +198,16 @@ def recorded(ax: Axes, run: Mapping, pattern: str = "*", labels: Mapping[str, st
         share, must = row["ratio"], row["target"].get("must")
         ax.plot([share["lo"], share["hi"]], [height, height], color=DECODE, linestyle="-", linewidth=5, alpha=0.4)
         ax.plot([share["median"]], [height], "o", color=DECODE)
-        ax.annotate(
-            f"{share['median']:.2f}", (share["median"], height), (0, 10), textcoords="offset points", ha="center"
-        )
+        right = {"textcoords": "offset points", "va": "center"}
+        ax.annotate(f"{share['median']:.2f}", (share["hi"], height), (8, 0), **right)
         if must is not None:
             ax.plot([must, must], [height - 0.3, height + 0.3], color=PREFILL, linestyle="-", linewidth=2)
             under = {"textcoords": "offset points", "ha": "center", "va": "top", "fontsize": SMALL}
             ax.annotate("must", (must, height - 0.3), (0, 0), color=readable(PREFILL), **under)
     names = labels or {}
     ax.set_yticks(range(len(found)), [names.get(row["key"], row["key"]) for row in reversed(found)])
-    ax.set_ylim(-0.6, len(found) - 0.3)
+    ax.set_xlim(0, 1.15 * max([row["ratio"]["hi"] for row in found] + [row["target"].get("must", 0) for row in found]))
+    ax.set_ylim(-0.7, len(found) - 0.5)
     ax.set_ylabel("")
     axis(ax, "x", KINDS[kind][0], found[0]["ours"]["unit"] if kind == "value" else "1")
     provenance_line(ax.figure, run)
