@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-from types import SimpleNamespace
 
 import pytest
 from sphinx.application import Sphinx
@@ -56,7 +55,7 @@ def build(tmp_path):
 def test_the_scripts_load_deferred_and_in_order(build, tmp_path):
     html, warnings = build("")
     loaded = re.findall(r'<script defer="defer" src="_static/(labcore-[\w-]+\.js)', html)
-    there = [name for name in assets.SCRIPTS if (assets.STATIC / name).exists() or name == assets.DATA_SCRIPT]
+    there = [name for name in assets.PAGE_SCRIPTS if (assets.STATIC / name).exists() or name == assets.DATA_SCRIPT]
     assert loaded == there and assets.DATA_SCRIPT in loaded
     assert all((tmp_path / "out" / "html" / "_static" / name).exists() for name in there)
     assert "sphinx-thebe.js" not in html and "unpkg.com" not in html
@@ -72,17 +71,23 @@ def test_the_data_script_is_one_assignment_of_json_and_deterministic(tmp_path):
     assert assets.data_script(tmp_path) == text
 
 
-@pytest.mark.parametrize("name", ["roofline", "kv"])
+@pytest.mark.parametrize("name", ["roofline", "kv", "kv.bytes_per_token kv.bytes"])
 def test_a_calculator_mounts_and_has_a_fallback(build, name):
     html, warnings = build(f"```{{calculator}} {name}\n```")
     element = re.search(r'<div[^>]*data-labcore-widget="calculator"[^>]*>(.*?)</div>', html, re.DOTALL)
     assert element and element[1].strip() and warnings == ""
 
 
+def test_a_chart_over_something_that_is_no_input_is_an_error(build):
+    _, warnings = build("```{calculator} kv.bytes_per_token\n:chart: wheels\n```")
+    assert "wheels: no such input" in warnings
+
+
 @pytest.mark.parametrize(
     ("markdown", "says"),
     [
         ("```{calculator} rooflin\n```", ["'rooflin'", "roofline"]),
+        ("```{calculator} kv.bytes kv.byte_per_token\n```", ["'kv.byte_per_token'", "kv.bytes_per_token"]),
         ("```{formula} kv.byte_per_token\n```", ["'kv.byte_per_token'", "kv.bytes_per_token"]),
         ("```{quiz} 77\n```", ["'77'", "book/quizzes"]),
         ("```{practice} 77\n```", ["'77'", "book/practice holds: 01"]),
@@ -107,16 +112,12 @@ def test_the_notation_table_has_a_row_for_every_shared_symbol(build):
     assert all(f'<span class="pre">{symbol.name}</span>' in html for symbol, _ in shared)
 
 
-def symbol(name, latex, unit):
-    return SimpleNamespace(name=name, latex=latex, unit=unit, doc="d")
-
-
-def test_two_meanings_of_one_symbol_are_refused():
-    first = SimpleNamespace(id="a", inputs=(symbol("B", "B", "1"),))
-    second = SimpleNamespace(id="b", inputs=(symbol("B", "B", "B"),))
-    with pytest.raises(DataError, match=r"symbol 'B'.*in b but.*in a"):
-        notation.shared_symbols([first, second])
-    assert [ids for _, ids in notation.shared_symbols([first, first])] == [["a", "a"]]
+def test_a_symbol_of_one_formula_only_is_not_shared():
+    first, second = formula["kv.bytes_per_token"], formula["decode.linear_intensity"]
+    assert [ids for _, ids in notation.shared_symbols([first, first])] == [[first.id] * 2] * len(first.inputs)
+    assert {s.name for s, _ in notation.shared_symbols([first, second])} == {i.name for i in first.inputs} & {
+        i.name for i in second.inputs
+    }
 
 
 def test_practice_folds_hints_rubric_and_solution(build):

@@ -14,22 +14,14 @@ from typing import TYPE_CHECKING
 from labcore import facts
 from labcore.core.files import atomic_write
 from labcore.learn import quiz
+from labcore.learn.widgets.base import SCRIPTS, STATIC, STYLES
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
     from sphinx.config import Config
 
-STATIC = Path(__file__).resolve().parent.parent / "static"
 DATA_SCRIPT = "labcore-data.js"
-SCRIPTS = (
-    "labcore-formulas.js",
-    DATA_SCRIPT,
-    "labcore-widgets.js",
-    "labcore-player.js",
-    "labcore-quiz.js",
-    "labcore-review.js",
-)
-STYLES = ("labcore-widgets.css", "labcore-player.css", "labcore-quiz.css")
+PAGE_SCRIPTS = (SCRIPTS[0], DATA_SCRIPT, *SCRIPTS[1:])
 
 
 def quiz_files(source: Path) -> list[Path]:
@@ -54,7 +46,7 @@ def add_static_files(app: Sphinx, config: Config) -> None:
     atomic_write(generated / DATA_SCRIPT, data_script(Path(app.srcdir)))
     config.html_static_path = [*config.html_static_path, str(STATIC), str(generated)]
     digest = hashlib.sha256()
-    for name in (*SCRIPTS, *STYLES):
+    for name in (*PAGE_SCRIPTS, *STYLES):
         path = generated / name if name == DATA_SCRIPT else STATIC / name
         if not path.exists():
             continue

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import json
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,12 +22,6 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 CALCULATORS = {"roofline": widgets.roofline_explorer, "kv": widgets.kv_calculator}
-
-
-def widget_html(component: str, spec: dict, fallback: str) -> str:
-    """The element that labcore-widgets.js mounts; `fallback` is what stays where scripts do not run."""
-    data = html.escape(json.dumps(spec, ensure_ascii=False, sort_keys=True), quote=True)
-    return f'<div data-labcore-widget="{component}" data-spec="{data}">{fallback}</div>'
 
 
 class BookDirective(SphinxDirective):
@@ -61,15 +53,23 @@ class BookDirective(SphinxDirective):
 
 
 class Calculator(BookDirective):
-    """`{calculator} roofline`: the same widget that the notebooks show."""
+    """`{calculator} roofline`: the widget that the notebooks show. Formula ids instead give a calculator for those."""
 
     required_arguments = 1
+    optional_arguments = 7
+    option_spec = {"chart": option.unchanged, "title": option.unchanged}  # noqa: RUF012
 
     def run(self) -> list[nodes.Node]:
-        name = self.arguments[0]
-        if name not in CALCULATORS:
-            raise self.unknown(name, CALCULATORS, "calculators are")
-        return self.raw(CALCULATORS[name]().html())
+        names = self.arguments
+        if names[0] in CALCULATORS:
+            return self.raw(CALCULATORS[names[0]]().html())
+        for name in names:
+            if name not in formula:
+                raise self.unknown(name, [*CALCULATORS, *formula.ids()], "close calculators and formulas are")
+        try:
+            return self.raw(widgets.formula_calculator(*names, **self.options).html())
+        except InputError as error:
+            raise self.error(str(error)) from error
 
 
 class Quiz(BookDirective):
@@ -90,10 +90,8 @@ class Review(BookDirective):
     """`{review}`: what is due today. Lives on one page and reads every chapter's quiz."""
 
     def run(self) -> list[nodes.Node]:
-        fallback = (
-            "<p>This page keeps its schedule in your browser, so it needs scripts. The quizzes are in each chapter.</p>"
-        )
-        return self.raw(widget_html("review", {}, fallback))
+        fallback = "<p>The schedule is kept in your browser and needs scripts. Each chapter ends with its quiz.</p>"
+        return self.raw(widgets.Widget("review", {}, fallback).html())
 
 
 class Practice(BookDirective):
@@ -114,12 +112,12 @@ class FormulaBox(BookDirective):
     """`{formula} kv.bytes_per_token`: a registered formula in LaTeX with its unit, inputs and source."""
 
     required_arguments = 1
-    option_spec = {"label": option.unchanged}  # noqa: RUF012 (docutils reads it from the class)
+    option_spec = {"label": option.unchanged}  # noqa: RUF012
 
     def run(self) -> list[nodes.Node]:
         name = self.arguments[0]
-        if name not in formula.ids():
-            raise self.unknown(name, formula.ids(), "close registered formulas are")
+        if name not in formula:
+            raise self.unknown(name, formula.ids(), "close formulas are")
         return self.parse_markdown(notation.formula_markdown(formula[name], self.options.get("label")), name)
 
 

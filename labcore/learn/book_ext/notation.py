@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from labcore.core.errors import DataError
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -31,20 +29,11 @@ def formula_markdown(f: Formula, label: str | None = None) -> str:
 
 
 def shared_symbols(formulas: Iterable[Formula]) -> list[tuple[Symbol, list[str]]]:
-    """Every input that at least two formulas take, with the ids of those formulas, in order of first use.
-
-    A name stands for one thing: raises DataError when two formulas give it different LaTeX or another unit.
-    """
+    """Every input that at least two formulas take, with the ids of those formulas, in order of first use."""
     uses: dict[str, tuple[Symbol, list[str]]] = {}
     for f in formulas:
         for symbol in f.inputs:
-            first, ids = uses.setdefault(symbol.name, (symbol, []))
-            if (symbol.latex, symbol.unit) != (first.latex, first.unit):
-                raise DataError(
-                    f"symbol {symbol.name!r} is {symbol.latex} in {symbol.unit} in {f.id} but {first.latex} in "
-                    f"{first.unit} in {ids[0]}; give the two different names"
-                )
-            ids.append(f.id)
+            uses.setdefault(symbol.name, (symbol, []))[1].append(f.id)
     return [(symbol, ids) for symbol, ids in uses.values() if len(ids) > 1]
 
 
