@@ -3,6 +3,12 @@
 import os
 
 import pytest
+from hypothesis import settings
+
+# A slow machine fails no property test. `make soak` gives those that set no number of examples twenty thousand.
+settings.register_profile("test", deadline=None)
+settings.register_profile("soak", deadline=None, max_examples=20_000)
+settings.load_profile("soak" if os.environ.get("LABCORE_SOAK") else "test")
 
 REQUIRED = {name.strip() for name in os.environ.get("LABCORE_REQUIRE", "").split(",") if name.strip()}
 
