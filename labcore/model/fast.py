@@ -5,7 +5,6 @@ every product computes from the stored blocks (`formats.linear`) in bf16. The de
 """
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
