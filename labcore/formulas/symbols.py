@@ -1,0 +1,176 @@
+"""The symbols of the book, each with one name, one LaTeX form, one unit and one meaning.
+
+A product prints its factors in the order of this table, so κ reads 2 n_ℓ n_kv d_h b_kv and not in alphabetical
+order. Counted things (parameters, tokens, heads) are plain numbers. A literal that counts something else wears a
+mark: `2 * FLOP * P` is two FLOP a parameter. Marks are read by the unit check (dimensions.py) and then vanish.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sympy as sp
+
+from labcore.core.units import unit
+
+# domain -> (what a value must satisfy, the same in words, what sympy may assume)
+DOMAINS: dict[str, tuple[Any, str, dict[str, bool]]] = {
+    "positive": (lambda x: x > 0, "above 0", {"positive": True}),
+    "nonnegative": (lambda x: x >= 0, "0 or more", {"nonnegative": True}),
+    "count": (lambda x: x >= 1, "1 or more", {"positive": True}),
+    "fraction": (lambda x: (x > 0) & (x <= 1), "above 0 and at most 1", {"positive": True}),
+}
+
+
+@dataclass(frozen=True)
+class Input:
+    """A symbol as a formula takes it.
+
+    `low` to `high` is where random checks and sliders move; `domain` (a key of DOMAINS) is what is accepted.
+    `integer` says the thing is counted; a mean of counts, such as 12.5 sequences, is accepted all the same.
+    `written` is the decimal unit of a rate (GB/s): a Quantity in GiB/s is then refused, see core.units.magnitude.
+    """
+
+    name: str
+    latex: str
+    unit: str
+    doc: str
+    low: float
+    high: float
+    domain: str = "positive"
+    integer: bool = False
+    written: str | None = None
+    choices: tuple[float, ...] | None = None
+
+    @property
+    def symbol(self) -> sp.Symbol:
+        """The sympy symbol, with the assumptions that follow from the domain."""
+        return sp.Symbol(self.name, **DOMAINS[self.domain][2], **({"integer": True} if self.integer else {}))
+
+
+TABLE: dict[str, Input] = {}
+
+
+def symbol(name: str, latex: str, unit_text: str, doc: str, low: float, high: float, **more: Any) -> sp.Symbol:
+    """Enter a symbol in the table and return it."""
+    if name in TABLE:
+        raise ValueError(f"symbol {name!r} is already {TABLE[name].doc}; one name, one meaning")
+    unit(unit_text)
+    TABLE[name] = Input(name, latex, unit_text, doc, low, high, **more)
+    return TABLE[name].symbol
+
+
+def count(name: str, latex: str, unit_text: str, doc: str, low: float, high: float, **more: Any) -> sp.Symbol:
+    """A symbol that counts things, one or more."""
+    return symbol(name, latex, unit_text, doc, low, high, **{"domain": "count", "integer": True} | more)
+
+
+# Marks: units carried by literals.
+MARKS: dict[sp.Symbol, str] = {}
+
+
+def mark(unit_text: str) -> sp.Symbol:
+    """The unit that a literal carries; counts as 1 in every value."""
+    symbol_ = sp.Symbol(f"[{unit_text}]", positive=True)
+    MARKS[symbol_] = unit_text
+    return symbol_
+
+
+def conversion(unit_text: str) -> sp.Expr:
+    """The factor that equals 1: `conversion("s/h")` is 3600 s/h, `conversion("tok/Mtok")` is 10^6 tok/Mtok."""
+    factor = round(1 / unit(unit_text).scale)
+    literal = sp.Pow(10, len(str(factor)) - 1, evaluate=False) if factor in (10**6, 10**9) else sp.Integer(factor)
+    return sp.Mul(literal, mark(unit_text), evaluate=False)
+
+
+FLOP = mark("FLOP")
+SECONDS_PER_HOUR = conversion("s/h")
+TOKENS_PER_MTOK = conversion("tok/Mtok")
+BITS_PER_BYTE = conversion("bit/B")
+
+# Money
+price_hour = symbol("price_hour", r"C_{\mathrm{h}}", "USD/h", "price of the machine for an hour", 0.2, 100)
+
+# Latency
+e2e = symbol("e2e", r"\mathrm{E2E}", "s", "time from request to last token", 0.5, 100)
+ttft = symbol("ttft", r"\mathrm{TTFT}", "s", "time to first token", 0.01, 5)
+n_out = count("n_out", r"n_{\mathrm{out}}", "tokens", "tokens generated for a request", 2, 4096)
+
+# Machine
+n_kernels = count("n_kernels", r"n_{\mathrm{kernel}}", "kernels", "kernels launched in one step", 10, 5000)
+t_kernel = symbol("t_kernel", r"t_{\mathrm{kernel}}", "s/kernel", "time the CPU needs to launch one kernel", 1e-6, 3e-5)
+R = symbol("R", "R", "FLOP/B", "ridge point of the roofline, F/β", 20, 600)
+intensity = symbol("intensity", "I", "FLOP/B", "arithmetic intensity", 0.1, 5000)
+memory = symbol("memory", r"M_{\mathrm{gpu}}", "B", "memory of one GPU as its driver reports it", 8e9, 300e9)
+memory_fraction = symbol(
+    "memory_fraction", r"f_{\mathrm{mem}}", "1", "share of memory the engine may use", 0.5, 1, domain="fraction"
+)
+n_gpu = count("n_gpu", r"N_{\mathrm{gpu}}", "GPUs", "GPUs that share the work (tensor-parallel ranks)", 1, 64)
+power = symbol("power", r"W_{\mathrm{gpu}}", "W", "electric power of one GPU", 30, 1500)
+F = symbol("F", "F", "FLOP/s", "dense peak rate of one GPU", 1e12, 5e15)
+mfu = symbol("mfu", r"\mathrm{MFU}", "1", "share of the peak rate that is reached", 0.05, 1, domain="fraction")
+beta = symbol("beta", r"\beta", "B/s", "memory bandwidth of one GPU", 1e10, 1e13, written="GB/s")
+tpot = symbol("tpot", r"\mathrm{TPOT}", "s/token", "mean time between output tokens", 1e-3, 0.5)
+beta_link = symbol(
+    "beta_link", r"\beta_{\mathrm{link}}", "B/s", "bandwidth of the link that KV moves over", 1e9, 1e12, written="GB/s"
+)
+
+# Weights
+b_w = symbol("b_w", "b_w", "B/parameter", "bytes a weight", 0.25, 4)
+P = count("P", "P", "parameters", "parameters of the model", 1e8, 1e12)
+P_dense = count("P_dense", r"P_{\mathrm{dense}}", "parameters", "parameters that every token uses", 1e8, 1e11)
+n_moe = count("n_moe", r"n_{\mathrm{moe}}", "layers", "layers that have experts", 1, 96)
+P_expert = count("P_expert", r"P_{\mathrm{expert}}", "parameters", "parameters of one expert in one layer", 1e6, 1e9)
+E = count("E", "E", "experts", "routed experts in a layer", 4, 512)
+
+# Work in a step
+T = count("T", "T", "tokens", "tokens carried by one pass, prefill and decode together", 1, 65536)
+B = symbol("B", "B", "sequences", "sequences decoded together", 1, 1024, integer=True)
+k = count("k", "k", "experts", "routed experts a token uses in a layer", 1, 16)
+
+# Attention
+n_layers = count("n_layers", r"n_\ell", "layers", "layers that keep their own keys and values", 1, 128)
+n_global = count("n_global", r"n_{\mathrm{glob}}", "layers", "layers of global attention", 0, 64, domain="nonnegative")
+n_local = count("n_local", r"n_{\mathrm{loc}}", "layers", "layers with a sliding window", 0, 64, domain="nonnegative")
+n_share = count("n_share", r"n_{\mathrm{share}}", "layers", "consecutive layers that share one KV cache", 1, 8)
+n_q = count("n_q", r"n_{\mathrm{q}}", "heads", "query heads in a layer", 8, 256)
+n_kv = count("n_kv", r"n_{\mathrm{kv}}", "heads", "key/value heads in a layer", 1, 128)
+d_h = count("d_h", "d_h", "elements", "dimension of one head", 32, 256)
+d_c = count("d_c", "d_c", "elements", "dimension of the MLA latent", 128, 1024)
+d_R = count("d_R", "d_R", "elements", "dimension of the MLA key that carries RoPE", 16, 128)
+b_kv = symbol("b_kv", r"b_{\mathrm{kv}}", "B/element", "bytes of one stored key or value element", 0.25, 4)
+
+# Formats
+bits = symbol("bits", "b", "bit/element", "bits a quantized element", 1, 8, integer=True)
+b_scale = symbol("b_scale", r"b_{\mathrm{scale}}", "bit/element", "bits of a group's scale", 8, 32, integer=True)
+b_zero = symbol(
+    "b_zero",
+    r"b_{\mathrm{zero}}",
+    "bit/element",
+    "bits of a group's zero point",
+    0,
+    16,
+    integer=True,
+    domain="nonnegative",
+)
+G = count("G", "G", "elements", "elements that share a scale", 16, 256)
+
+# Cache
+n = symbol("n", r"n", "tokens", "tokens of one sequence, or their mean", 1, 131072)
+S = count("S", "S", "slots", "slots in a KV block, one token each", 1, 512)
+n_keep = count("n_keep", r"n_{\mathrm{keep}}", "tokens", "tokens whose keys and values are read", 16, 8192)
+L = count("L", "L", "tokens", "context tokens of a sequence", 1, 131072, domain="nonnegative")
+W = count("W", "W", "tokens", "tokens an attention window holds, the newest included", 128, 65536)
+kappa = symbol("kappa", r"\kappa", "B/token", "KV bytes a token", 1e3, 1e7, integer=True)
+throughput = symbol("throughput", "X", "tok/s", "output tokens a second, all GPUs together", 1, 1e6)
+u = symbol("u", "u", "1", "share of paid time spent at that throughput", 0.02, 1, domain="fraction")
+t_gpu = symbol("t_gpu", r"t_{\mathrm{gpu}}", "s", "GPU time of one step", 1e-4, 0.2)
+t_cpu = symbol("t_cpu", r"t_{\mathrm{cpu}}", "s", "CPU time of one step", 1e-5, 0.2, domain="nonnegative")
+t_comm = symbol("t_comm", r"t_{\mathrm{comm}}", "s", "communication time of one step", 0, 0.02, domain="nonnegative")
+t_launch = symbol("t_launch", r"t_{\mathrm{launch}}", "s", "launch gaps of one step", 0, 0.02, domain="nonnegative")
+overhead = symbol(
+    "overhead", r"M_{\mathrm{over}}", "B", "memory for activations, graphs and workspace", 0, 8e9, domain="nonnegative"
+)
+
+__all__ = [*TABLE, "BITS_PER_BYTE", "FLOP", "SECONDS_PER_HOUR", "TOKENS_PER_MTOK"]
