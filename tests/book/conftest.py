@@ -51,7 +51,7 @@ def pages(built_book) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def chromium(built_book):
+def browser(built_book):
     """One headless Chromium for the session; its resolver knows no host but this one."""
     sync_api = pytest.importorskip("playwright.sync_api")
     path = os.environ.get("LABCORE_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -113,12 +113,12 @@ class Watch:
 
 
 @pytest.fixture
-def new_page(chromium):
+def new_page(browser):
     """`new_page(width=1280, theme="light", **context)` → a Playwright page; the test fails if it broke a rule."""
     contexts, watch = [], Watch()
 
     def make(width: int = 1280, theme: str = "light", **options):
-        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, **options)
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, **options)
         contexts.append(context)
         context.on("page", watch.attach)
         return context.new_page()

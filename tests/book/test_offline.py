@@ -162,8 +162,8 @@ def bad_page(tmp_path) -> Path:
     return path
 
 
-def test_the_watch_notices_remote_requests_missing_files_and_exceptions(chromium, bad_page):
-    watch, context = Watch(), chromium.new_context()
+def test_the_watch_notices_remote_requests_missing_files_and_exceptions(browser, bad_page):
+    watch, context = Watch(), browser.new_context()
     context.on("page", watch.attach)
     context.new_page().goto(bad_page.as_uri(), wait_until="load")
     context.close()

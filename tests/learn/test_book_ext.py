@@ -11,8 +11,8 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 from labcore.core.errors import DataError
-from labcore.formulas import formula
-from labcore.learn.book_ext import assets, notation, practice
+from labcore.formulas import formula, notation_rows
+from labcore.learn.book_ext import assets, practice
 
 CONFIGURATION = """
 extensions = ["myst_parser", "sphinx_design", "sphinx_thebe", "labcore.learn.book_ext"]
@@ -105,19 +105,11 @@ def test_a_formula_shows_latex_unit_source_and_inputs(build):
     assert "Source" in html and "<details" in html and warnings == ""
 
 
-def test_the_notation_table_has_a_row_for_every_shared_symbol(build):
+def test_the_notation_table_has_a_row_for_every_symbol_in_use(build):
     html, warnings = build("```{notation-table}\n```")
-    shared = notation.shared_symbols(formula)
-    assert len(shared) > 10 and html.count("<tr") == len(shared) + 1 and warnings == ""
-    assert all(f'<span class="pre">{symbol.name}</span>' in html for symbol, _ in shared)
-
-
-def test_a_symbol_of_one_formula_only_is_not_shared():
-    first, second = formula["kv.bytes_per_token"], formula["decode.linear_intensity"]
-    assert [ids for _, ids in notation.shared_symbols([first, first])] == [[first.id] * 2] * len(first.inputs)
-    assert {s.name for s, _ in notation.shared_symbols([first, second])} == {i.name for i in first.inputs} & {
-        i.name for i in second.inputs
-    }
+    rows = notation_rows()
+    assert len(rows) > 20 and html.count("<tr") == len(rows) + 1 and warnings == ""
+    assert all(f'<span class="pre">{row.name}</span>' in html for row in rows)
 
 
 def test_practice_folds_hints_rubric_and_solution(build):

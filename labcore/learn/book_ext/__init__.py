@@ -7,7 +7,7 @@
 | `{review}` | what is due today across all chapters |
 | `{practice} 03` | the problems in `book/practice/03.yml`, hints and solutions folded |
 | `{formula} kv.bytes_per_token` | a registered formula: LaTeX, unit, inputs, source |
-| `{notation-table}` | every symbol that more than one registered formula uses |
+| `{notation-table}` | every symbol that a registered formula takes |
 
 Importing this package needs no torch. A name that does not exist stops a `-W` build with one sentence that
 lists the names that do.

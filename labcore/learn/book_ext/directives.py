@@ -12,7 +12,7 @@ from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
 from labcore.core.errors import InputError
-from labcore.formulas import formula
+from labcore.formulas import formula, notation_rows
 from labcore.learn import quiz, widgets
 from labcore.learn.book_ext import notation, practice
 
@@ -90,8 +90,7 @@ class Review(BookDirective):
     """`{review}`: what is due today. Lives on one page and reads every chapter's quiz."""
 
     def run(self) -> list[nodes.Node]:
-        fallback = "<p>The schedule is kept in your browser and needs scripts. Each chapter ends with its quiz.</p>"
-        return self.raw(widgets.Widget("review", {}, fallback).html())
+        return self.raw(widgets.Widget("review", {"title": "Review"}, quiz.fallback.REVIEW).html())
 
 
 class Practice(BookDirective):
@@ -122,10 +121,10 @@ class FormulaBox(BookDirective):
 
 
 class NotationTable(BookDirective):
-    """`{notation-table}`: one row for every symbol that several formulas share."""
+    """`{notation-table}`: one row for every symbol that some formula takes."""
 
     def run(self) -> list[nodes.Node]:
-        return self.parse_markdown(notation.table_markdown(notation.shared_symbols(formula)), "notation")
+        return self.parse_markdown(notation.table_markdown(notation_rows()), "notation")
 
 
 def register(app: Sphinx) -> None:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from labcore.formulas import Formula
-    from labcore.formulas import Input as Symbol
+    from labcore.formulas import Formula, NotationRow
 
 
 def formula_markdown(f: Formula, label: str | None = None) -> str:
@@ -28,19 +27,10 @@ def formula_markdown(f: Formula, label: str | None = None) -> str:
     )
 
 
-def shared_symbols(formulas: Iterable[Formula]) -> list[tuple[Symbol, list[str]]]:
-    """Every input that at least two formulas take, with the ids of those formulas, in order of first use."""
-    uses: dict[str, tuple[Symbol, list[str]]] = {}
-    for f in formulas:
-        for symbol in f.inputs:
-            uses.setdefault(symbol.name, (symbol, []))[1].append(f.id)
-    return [(symbol, ids) for symbol, ids in uses.values() if len(ids) > 1]
-
-
-def table_markdown(symbols: list[tuple[Symbol, list[str]]]) -> str:
+def table_markdown(rows: Iterable[NotationRow]) -> str:
     """A table of symbols: LaTeX, name in code, meaning, unit, and how many formulas use it."""
-    rows = [f"| ${s.latex}$ | `{s.name}` | {s.doc} | {_unit(s.unit)} | {len(ids)} |" for s, ids in symbols]
-    return "\n".join(["| symbol | in code | meaning | unit | formulas |", "|---|---|---|---|---|", *rows])
+    lines = [f"| ${r.latex}$ | `{r.name}` | {r.doc} | {_unit(r.unit)} | {len(r.formulas)} |" for r in rows]
+    return "\n".join(["| symbol | in code | meaning | unit | formulas |", "|---|---|---|---|---|", *lines])
 
 
 def _unit(text: str) -> str:
