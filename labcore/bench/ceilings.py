@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -49,8 +50,8 @@ class Ceiling:
 
     def to_json(self, again: Ceiling) -> dict:
         """This ceiling and the same one measured at the end of the run; the value is the higher of both medians."""
-        if again.key != self.key:
-            raise InputError(f"ceiling {self.key} was measured again as {again.key}; keep the order")
+        if (again.key, again.shape) != (self.key, self.shape):
+            raise InputError(f"{self.key} over {self.shape} was measured again as {again.key} over {again.shape}")
         before, after = ({"rounds": [one.rates], **summarize([one.rates])} for one in (self, again))
         fields = ("key", "name", "threads", "dtype", "op", "shape", "work", "formula", "unit")
         return {field: getattr(self, field) for field in fields} | {
@@ -112,29 +113,34 @@ def _torch_cpu(threads: int, array_bytes: int, rounds: int) -> Iterator[Ceiling]
     target = torch.empty_like(source)
     yield from _bandwidth(source, target, "torch", threads, rounds, None)
     del source, target
-    for dtype, size, op, call in _cpu_products(torch, generator):
+    for dtype in ("fp32", "bf16", "int8"):
+        size = _fitting_size(dtype, threads, CPU_MATMUL_SIZES)
+        op, call = _cpu_product(dtype, size)
         yield _matmul(call, dtype, size, op, threads, rounds, None)
 
 
-def _cpu_products(torch, generator) -> Iterator[tuple[str, int, str, Callable[[], object]]]:
-    """The matrix products this CPU can do, each at the largest size it finishes in LONGEST_CALL."""
+def _cpu_product(dtype: str, size: int) -> tuple[str, Callable[[], object]]:
+    """Name and call of a random size × size matrix product on the CPU."""
+    import torch
 
-    def build(dtype: str, size: int) -> tuple[str, Callable[[], object]]:
-        a, b = (torch.randn(size, size, generator=generator) for _ in range(2))
-        if dtype == "int8":
-            a, b = ((x * 40).clamp(-127, 127).to(torch.int8) for x in (a, b))
-            return "torch._int_mm", lambda: torch._int_mm(a, b)
-        a, b = (x.to(getattr(torch, dtype)) for x in (a, b))
-        out = torch.empty_like(a)
-        return "torch.mm", lambda: torch.mm(a, b, out=out)
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(size, size, generator=generator) for _ in range(2))
+    if dtype == "int8":
+        a, b = ((x * 40).clamp(-127, 127).to(torch.int8) for x in (a, b))
+        return "torch._int_mm", lambda: torch._int_mm(a, b)
+    a, b = (x.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]) for x in (a, b))
+    out = torch.empty_like(a)
+    return "torch.mm", lambda: torch.mm(a, b, out=out)
 
-    names = {"fp32": "float32", "bf16": "bfloat16"} | ({"int8": "int8"} if hasattr(torch, "_int_mm") else {})
-    smallest = CPU_MATMUL_SIZES[-1]
-    for name, dtype in names.items():
-        once = min(measure(build(dtype, smallest)[1], rounds=2, min_time=0))
-        fitting = [size for size in CPU_MATMUL_SIZES if once * (size / smallest) ** 3 <= LONGEST_CALL]
-        size = fitting[0] if fitting else smallest
-        yield name, size, *build(dtype, size)
+
+@cache
+def _fitting_size(dtype: str, threads: int, sizes: tuple[int, ...]) -> int:
+    """The largest of `sizes` (descending) whose product should take at most LONGEST_CALL, probed with the smallest.
+
+    Decided once a process, so that the ceiling measured again at the end of a run is the same one.
+    """
+    once = min(measure(_cpu_product(dtype, sizes[-1])[1], rounds=5, min_time=0))
+    return next((size for size in sizes if once * (size / sizes[-1]) ** 3 <= LONGEST_CALL), sizes[-1])
 
 
 def _numpy(array_bytes: int, rounds: int) -> Iterator[Ceiling]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from labcore.bench import device as devices
 from labcore.bench.ceilings import Ceiling
 from labcore.bench.statistics import Rounds, met, ratio, summarize
-from labcore.bench.validation import SCHEMA, STABLE_DRIFT, validate
+from labcore.bench.validation import SCHEMA, STABLE_DRIFT, row_problems, validate
 from labcore.core.errors import DataError, InputError
 from labcore.core.files import atomic_write
 
@@ -99,11 +99,18 @@ class RunBuilder:
         self.skipped: list[dict] = []
 
     def add(self, row: Row) -> dict:
-        """Append a row; returns it as it will stand in the file. Raises InputError for a key that is taken."""
+        """Append a row; returns it as it will stand in the file.
+
+        Raises InputError for a key that is taken, DataError for a row that validation would reject: one suite is
+        then recorded as skipped with that reason, and the rest of the run is saved.
+        """
         if any(row.key == other["key"] for other in self.rows):
             raise InputError(f"row {row.key!r} is already in this run; give each measurement its own key")
-        self.rows.append(row.to_json())
-        return self.rows[-1]
+        finished = row.to_json()
+        if problem := next(row_problems(finished), None):
+            raise DataError(f"{problem}; mend the measurement")
+        self.rows.append(finished)
+        return finished
 
     def add_version(self, package: str) -> None:
         """Record the version of a peer that a row is compared with."""

@@ -16,7 +16,11 @@ from labcore.bench.record import RunBuilder
 from labcore.bench.timing import pinned_threads
 from labcore.core.errors import FetchError, InputError
 
-CPU_SUITES: dict[str, str] = {"model": "labcore.model.bench:suite"}
+CPU_SUITES: dict[str, str] = {
+    "decode": "labcore.model.bench:decode_suite",
+    "roofline": "labcore.model.bench:roofline_suite",
+    "memory": "labcore.model.bench:memory_suite",
+}
 CUDA_SUITES: dict[str, str] = {}
 
 Say = Callable[[str], object]

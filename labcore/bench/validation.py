@@ -70,7 +70,7 @@ def problems(run: Mapping) -> Iterator[str]:
     if twice := [key for key in keys if keys.count(key) > 1]:
         yield f"row key {twice[0]!r} appears more than once"
     for row in run["rows"]:
-        yield from _row_problems(row)
+        yield from row_problems(row)
 
 
 def _ceiling_problems(one: Mapping) -> Iterator[str]:
@@ -89,7 +89,8 @@ def _ceiling_problems(one: Mapping) -> Iterator[str]:
         yield f"{where} states a drift of {one['drift']:.2%}, its medians give {after / before - 1:.2%}"
 
 
-def _row_problems(row: Mapping) -> Iterator[str]:
+def row_problems(row: Mapping) -> Iterator[str]:
+    """One sentence for each thing that is wrong with a row; nothing for a valid row."""
     where = f"row {row.get('key')!r}"
     if missing := [field for field in _ROW_FIELDS if field not in row]:
         yield f"{where} has no {missing[0]!r}"

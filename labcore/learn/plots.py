@@ -26,6 +26,7 @@ from labcore.bench.report import si
 from labcore.bench.statistics import KINDS
 from labcore.core.errors import InputError
 from labcore.core.units import unit as parse_unit
+from labcore.formulas import formula
 
 PREFILL = "#D55E00"
 DECODE = "#0072B2"
@@ -171,7 +172,7 @@ def roofline_axes(
     axis(ax, "y", "attainable", "FLOP/s", log=10)
     lines = []
     for colour, (name, (peak, bandwidth)) in zip(DASH, roofs.items(), strict=False):
-        ridge = peak / bandwidth
+        ridge = float(formula["roofline.ridge"](F=peak, beta=bandwidth))
         if not low < ridge < high:
             raise InputError(f"the ridge of {name} is at {ridge:g} FLOP/B, outside {low:g} to {high:g}; widen the axis")
         # two straight lines on log axes: three points draw min(peak, intensity × bandwidth) exactly

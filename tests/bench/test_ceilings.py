@@ -102,6 +102,26 @@ def test_a_suite_adds_rows_and_a_missing_need_is_recorded_not_hidden(monkeypatch
     assert "could not be downloaded" in run["skipped"][0]["why"] and "not_installed" in run["skipped"][1]["why"]
 
 
+def test_an_impossible_row_costs_its_suite_and_not_the_run(monkeypatch):
+    def cached(run):
+        run.add(
+            Row(
+                "fast",
+                "a read",
+                [[0.5]],
+                "s",
+                "value",
+                floor=1.0,
+                floor_formula="bytes / read",
+                correct={"pass": True, "how": "equal"},
+            )
+        )
+
+    run = quick(monkeypatch, {"good": good, "cached": cached})
+    assert [row["key"] for row in run["rows"]] == ["a"]
+    assert "row 'fast': 0.5 s beats its floor 1 s" in run["skipped"][0]["why"]
+
+
 def test_a_crashing_suite_is_recorded_as_failed_and_the_others_survive(monkeypatch, capsys):
     def broken(run):
         raise ZeroDivisionError("oops")

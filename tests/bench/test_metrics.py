@@ -56,6 +56,12 @@ def test_metrics_do_not_depend_on_the_origin_and_scale_with_the_unit(waits, shif
         assert metric(scaled) == pytest.approx(factor * metric(request), abs=1e-9)
 
 
+def test_timestamps_and_the_closed_forms_agree():
+    formula = pytest.importorskip("labcore.formulas").formula
+    assert formula["latency.tpot"](e2e=e2e(MOCK), ttft=ttft(MOCK), n_out=MOCK.n_out) == pytest.approx(tpot(MOCK))
+    assert formula["latency.e2e"](ttft=ttft(MOCK), n_out=MOCK.n_out, tpot=tpot(MOCK)) == pytest.approx(e2e(MOCK))
+
+
 def test_tpot_excludes_the_first_token():
     assert tpot(MOCK) == pytest.approx(0.005)
     e2e_over_n = e2e(MOCK) / MOCK.n_out  # what guidellm calls TPOT

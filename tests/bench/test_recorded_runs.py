@@ -4,6 +4,7 @@ import copy
 import getpass
 import json
 import platform
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,12 @@ def test_a_ceiling_is_the_higher_median_of_its_two_measurements():
     (one,) = finished(again=ceiling(seconds=(0.98, 1.078, 1.2)))["ceilings"]
     assert one["value"] == one["after"]["median"] == pytest.approx(30e9 / 1.078, rel=1e-4)
     assert one["key"] == "read_bandwidth.2t"
+
+
+def test_a_ceiling_is_compared_only_with_itself():
+    for other in (ceiling(name="copy_bandwidth"), ceiling(threads=1), replace(ceiling(), shape="N = 1")):
+        with pytest.raises(InputError, match="was measured again as"):
+            finished(again=other)
 
 
 def test_suites_read_the_ceilings_of_their_own_run():
