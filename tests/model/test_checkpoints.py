@@ -138,7 +138,9 @@ def test_a_python_without_pip(index, monkeypatch, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the fake interpreter is a shell script")
 def test_an_interrupted_download_leaves_nothing_and_ends_pip(index, monkeypatch, tmp_path):
-    stubborn = fake_python(tmp_path, f"echo $$ >{tmp_path}/pid; sleep 60")
+    stubborn = fake_python(
+        tmp_path, f"echo $$ >{tmp_path}/pid; for i in $(seq 600); do sleep 0.1; done; touch {tmp_path}/finished"
+    )
     real, slept = sys.executable, []
 
     def interrupted_sleep(seconds):
@@ -154,7 +156,7 @@ def test_an_interrupted_download_leaves_nothing_and_ends_pip(index, monkeypatch,
     pid = int((tmp_path / "pid").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert sys.executable == real and slept
+    assert sys.executable == real and slept and not (tmp_path / "finished").exists()
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 
 

@@ -17,17 +17,16 @@ from labcore.formats.safetensors_folder import SafetensorsFolder  # noqa: E402
 from labcore.model import pretokenizer  # noqa: E402
 from labcore.model.tokenizer_json import tokenizer_from_folder  # noqa: E402
 
-SPECIAL = ["<bos>", "<eos>", "<tool>"]
+SPECIAL = ["<bos>", "<eos>", "<tool>", "<tool>s"]  # where two match, the longer one counts
 TRAINING = [
     "The quick brown fox jumps over the lazy dog. Don't you think it's 2024 already?\n\nYes, 12345 times.",
     "for i in range(100):\n        print(f'{i:>3}')\n\treturn None  # naïve café résumé\r\n",
     "日本語のテキスト и русский текст 😀😀 ½ Ⅷ 100,000.00",
 ] * 20
+PIECES = [*SPECIAL, *TRAINING[:3], "e\u0301", "\u212b", "\u1112\u1161\u11ab"]  # the last three are not in NFC
 # Assigned in this Python's Unicode version: later letters and digits differ between libraries.
 TEXTS = st.lists(
-    st.one_of(
-        st.text(st.characters(exclude_categories=("Cs", "Cn")), max_size=6), st.sampled_from([*SPECIAL, *TRAINING])
-    ),
+    st.one_of(st.text(st.characters(exclude_categories=("Cs", "Cn")), max_size=6), st.sampled_from(PIECES)),
     max_size=8,
 ).map("".join)
 
@@ -90,6 +89,15 @@ def test_any_text_encodes_like_the_library(pair, text):
     assert ours.encode(text, add_bos=False) == library.encode(text, add_special_tokens=False).ids
     if ours.normal_form is None:
         assert ours.decode(ours.encode(text)) == text
+
+
+def test_a_whole_word_needs_no_merges_where_the_file_says_so(tmp_path):
+    spec = json.loads(train("llama 3", ignore_merges=True).to_str())
+    spec["model"]["merges"] = []
+    library = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    ours = tokenizer_from_folder(folder_of(tmp_path, library))
+    assert ours.encode("The fox") == library.encode("The fox").ids
+    assert len(ours.encode("The")) == 1 < len(ours.encode("fox."))
 
 
 def test_end_tokens_and_options_come_from_the_neighbouring_files(tmp_path):

@@ -13,7 +13,7 @@ END = 256  # the one special token
 def tiny_config(**changes) -> DecoderConfig:
     """Two layers, four query heads on two key-value heads, a byte vocabulary and one end token."""
     shape = {"n_layers": 2, "hidden": 32, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "intermediate": 48}
-    rest = {"vocab": 257, "context": CONTEXT, "rope_theta": 10_000.0, "norm_eps": 1e-5, "tied_embeddings": True}
+    rest = {"vocab": 257, "context": CONTEXT, "rope_theta": 10_000.0, "norm_eps": 1e-5}  # an untied head: high entropy
     return DecoderConfig("llama", **(shape | rest | changes))
 
 
