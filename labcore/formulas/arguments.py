@@ -55,6 +55,8 @@ def _number(where: str, i: Input, value: Any) -> np.ndarray:
 
 
 def _in_unit(i: Input, value: Any) -> Any:
+    if value is None:
+        raise TypeError  # numpy would read it as nan
     if isinstance(value, str):
         raise UnitError(f"{value!r} is text; write Quantity.parse({value!r}) or a plain number in {i.unit}")
     if i.written and isinstance(value, Quantity):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from itertools import islice
 
 import sympy as sp
 
@@ -49,9 +50,10 @@ def same(registered: Formula | str, derived: sp.Expr) -> Same:
     if sp.simplify(ours - theirs) == 0:
         return Same(f.id)
     rng = random.Random(f.id)
-    names = [name for name, i in TABLE.items() if i.symbol in ours.free_symbols | theirs.free_symbols]
-    for _ in range(POINTS):
-        point = {TABLE[name].symbol: sp.Rational(repr(x)) for name, x in draw(names, conditions, rng).items()}
+    symbols = set().union(*(e.free_symbols for e in (ours, theirs, *conditions)))
+    names = [name for name, i in TABLE.items() if i.symbol in symbols]
+    for values in islice(draw(names, conditions, rng), POINTS):
+        point = {TABLE[name].symbol: sp.Rational(repr(x)) for name, x in values.items()}
         a, b = (_exact(e, point) for e in (ours, theirs))
         if a != b:
             raise DerivationError(

@@ -78,7 +78,7 @@ class FieldLatex(LatexPrinter):
         return sorted(expr.args, key=_term_order)
 
     def _print_Max(self, expr: sp.Max | sp.Min, exp: str | None = None) -> str:
-        args = ", ".join(self._print(arg) for arg in sorted(expr.args, key=_positions))
+        args = ", ".join(self._print(arg) for arg in sorted(expr.args, key=lambda arg: _positions(arg)[-1]))
         return rf"\{type(expr).__name__.lower()}\left({args}\right)" + (f"^{{{exp}}}" if exp else "")
 
     _print_Min = _print_Max
@@ -104,8 +104,11 @@ def latex(expr: sp.Basic) -> str:
 
 def javascript(expr: sp.Basic) -> str:
     """A JavaScript expression in the input names, on one line. Raises ValueError for what JavaScript lacks."""
-    text = re.sub(r"\s*\n\s*", " ", JavascriptCodePrinter().doprint(expr))
-    if "Not supported" in text or "%" in text:
+    try:
+        text = re.sub(r"\s*\n\s*", " ", JavascriptCodePrinter().doprint(expr))
+    except NotImplementedError:
+        text = "Not supported"
+    if "Not supported" in text or "%" in text:  # JavaScript's remainder takes the sign of the dividend
         raise ValueError(f"{expr} has no JavaScript form; write it with floor, ceiling, Max, Min or Piecewise")
     return text
 

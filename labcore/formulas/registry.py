@@ -33,7 +33,7 @@ class Condition:
 class Limit:
     """As `symbol` goes to `to`, the formula goes to `is_`: an expression, or the id of another formula.
 
-    0 is approached from above, any other finite point from below.
+    0 is approached from above, 1 is taken itself (it is a count), any other finite point is approached from below.
     """
 
     symbol: sp.Symbol

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import random
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import sympy as sp
 
 from labcore.core.errors import InputError
+from labcore.formulas.printing import numpy_function
 from labcore.formulas.registry import Formula, formula
 from labcore.formulas.symbols import TABLE, Input
 
@@ -29,19 +29,25 @@ def _draw(i: Input, rng: random.Random) -> float:
     return min(max(value, i.low), i.high)
 
 
-def draw(names: Iterable[str], conditions: Iterable[sp.Basic], rng: random.Random) -> dict[str, float]:
-    """Values for the named symbols that meet the conditions. Raises InputError if the ranges hold almost none."""
+def draw(names: Iterable[str], conditions: Iterable[sp.Basic], rng: random.Random) -> Iterator[dict[str, float]]:
+    """Endless values for the named symbols that meet the conditions.
+
+    Raises InputError if the ranges hold next to none.
+    """
     inputs = [TABLE[name] for name in names]
-    relation = sp.And(*conditions)
-    for _ in range(TRIES):
+    holds = numpy_function([i.symbol for i in inputs], sp.And(*conditions))
+    misses = 0
+    while misses < TRIES:
         values = {i.name: _draw(i, rng) for i in inputs}
-        if relation.subs({i.symbol: values[i.name] for i in inputs}) == True:  # noqa: E712 (a sympy truth)
-            return values
-    raise InputError(f"none of {TRIES} draws met {relation}; mend the ranges of its symbols in the table")
+        met = bool(holds(*values.values()))
+        misses = 0 if met else misses + 1
+        if met:
+            yield values
+    raise InputError(f"none of {TRIES} draws met {sp.And(*conditions)}; mend the ranges of its symbols in the table")
 
 
-def sample(f: Formula, rng: random.Random) -> dict[str, float]:
-    """Inputs inside their ranges at which `f` holds."""
+def samples(f: Formula, rng: random.Random) -> Iterator[dict[str, float]]:
+    """Endless inputs inside their ranges at which `f` holds."""
     return draw([i.name for i in f.inputs], [c.holds for c in f.valid], rng)
 
 
@@ -51,18 +57,4 @@ def golden(id: str, n: int = 5, seed: int = 0) -> list[tuple[dict[str, float], f
     Raises UnknownFormula for an id that is not registered.
     """
     f, rng = formula[id], random.Random(f"{id}/{seed}")
-    inputs = [sample(f, rng) for _ in range(n)]
-    return [(values, f(**values)) for values in inputs]
-
-
-def golden_json(n: int = 5, seed: int = 0) -> str:
-    """Golden vectors of every formula as JSON: {id: [{"inputs": {…}, "value": …}, …]}, one vector a line."""
-    lines = []
-    for id in formula.ids():
-        vectors = [json.dumps({"inputs": inputs, "value": value}) for inputs, value in golden(id, n, seed)]
-        lines.append(f"  {json.dumps(id)}: [\n    " + ",\n    ".join(vectors) + "\n  ]")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-if __name__ == "__main__":  # python -m labcore.formulas.vectors > tests/formulas/golden.json
-    sys.stdout.write(golden_json())
+    return [(inputs, f(**inputs)) for inputs in islice(samples(f, rng), n)]

@@ -1,0 +1,279 @@
+"""Numbers worked out by hand or published, each with the formula and the inputs that must give it.
+
+Hardware and models are literals with units on purpose: this table must not move when a data file does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from labcore.core.units import Quantity as Q
+from labcore.formulas import Formula, formula
+
+
+@dataclass(frozen=True)
+class Worked:
+    """`shown`, such as "1.342 GB", is what `id` must give at `inputs`, rounded to the digits shown."""
+
+    shown: str
+    id: str
+    inputs: dict[str, Any] = field(hash=False)
+
+    def holds(self, f: Formula | None = None) -> bool:
+        """Whether the formula (or a changed copy of it) gives the shown figure."""
+        want = Q.parse(self.shown)
+        value = (f or formula[self.id]).quantity(**self.inputs).to(want.unit).value
+        number = self.shown.split()[0]
+        decimals = len(number.partition(".")[2])
+        return f"{value:.{decimals}f}" == number.replace(",", "").replace("−", "-")
+
+
+def worked(shown: str, id: str, *shared: dict[str, Any], **inputs: Any) -> Worked:
+    """A row: inputs from dictionaries that rows share, then its own."""
+    return Worked(shown, id, {name: value for part in (*shared, inputs) for name, value in part.items()})
+
+
+A100_PCIE, A100, A100_40 = Q(1.935, "TB/s"), Q(2.039, "TB/s"), Q(1.555, "TB/s")
+F_A100, F_H100 = Q(312, "TFLOP/s"), Q(989.4, "TFLOP/s")
+H100, H200 = Q(3.35, "TB/s"), Q(4.8, "TB/s")
+R_A100, R_H100 = 312e12 / 2.039e12, 989.4e12 / 3.35e12
+LLAMA2_70B = {"P": 68_976_648_192, "n_layers": 80, "n_q": 64, "d_h": 128}
+LLAMA3_70B = {"P": 70_553_706_496, "n_layers": 80, "n_q": 64, "d_h": 128}
+KAPPA = 327_680  # Llama 2 and 3 70B, FP16
+WEIGHTS = {"P": 68_976_648_192, "b_w": 2}
+STEP_70B = LLAMA2_70B | {"kappa": KAPPA}
+PREFILL = LLAMA2_70B | {"n_gpu": 2, "F": F_A100, "mfu": 0.5}
+HEADS_70B = {"n_layers": 80, "n_kv": 8, "d_h": 128, "b_kv": 2}
+P1 = {
+    "memory": Q(79.15, "GiB"),
+    "memory_fraction": 1,
+    "b_w": 2,
+    "P": LLAMA3_70B["P"],
+    "n_gpu": 4,
+    "overhead": Q(2, "GB"),
+}  # four A100 80GB, Llama 3 70B
+CONTEXT_8K = {"L": 8192, "kappa": KAPPA}
+STEP_A100 = WEIGHTS | {"kappa": KAPPA, "F": F_A100, "beta": A100, "t_comm": Q(3, "ms"), "t_launch": Q(2, "ms")}
+ROUTED = {"E": 256, "k": 8, "B": 32}
+EXPERTS = {"b_w": 2, "P_dense": 14_000_000_000, "n_moe": 58, "P_expert": 44_040_000}
+GEMMA = {"n_global": 10, "n_local": 52, "L": 131_072, "W": 1024}  # the layer counts of Gemma 3 27B
+
+WORKED = [
+    # cost, energy, latency
+    worked("0.139 USD/Mtok", "economics.usd_per_mtok", price_hour=2.50, throughput=5000, u=1),
+    worked("0.463 USD/Mtok", "economics.usd_per_mtok", price_hour=2.50, throughput=5000, u=0.3),
+    worked("1.25 J/tok", "energy.joules_per_token", n_gpu=4, power=400, throughput=1280),
+    worked("64 J/tok", "energy.joules_per_token", n_gpu=4, power=400, throughput=25),
+    worked("50 ms/token", "latency.tpot", e2e=10.45, ttft=0.5, n_out=200),
+    worked("10.45 s", "latency.e2e", tpot=Q(50, "ms"), ttft=0.5, n_out=200),
+    # intensity and ridge
+    *(worked(f"{2 / b:.0f} FLOP/B", "decode.linear_intensity", B=1, b_w=b) for b in (2, 1, 0.5)),
+    worked("32 FLOP/B", "roofline.pass_intensity", T=32, b_w=2),
+    worked("156.0 FLOP/B", "roofline.ridge", F=F_A100, beta=Q(2.0, "TB/s")),
+    worked("153.0 FLOP/B", "roofline.ridge", F=F_A100, beta=A100),
+    worked("161.2 FLOP/B", "roofline.ridge", F=F_A100, beta=A100_PCIE),
+    worked("200.6 FLOP/B", "roofline.ridge", F=F_A100, beta=A100_40),
+    worked("295.3 FLOP/B", "roofline.ridge", F=F_H100, beta=H100),
+    worked("206.1 FLOP/B", "roofline.ridge", F=F_H100, beta=H200),
+    worked("281 FLOP/B", "roofline.ridge", F=Q(2.25, "PFLOP/s"), beta=Q(8.0, "TB/s")),
+    worked("156 sequences", "roofline.crossover_batch", R=156.0, b_w=2),
+    worked("153 sequences", "roofline.crossover_batch", R=R_A100, b_w=2),
+    worked("295 sequences", "roofline.crossover_batch", R=R_H100, b_w=2),
+    worked("76.5 sequences", "roofline.crossover_batch", R=R_A100, b_w=1),
+    worked("38.3 sequences", "roofline.crossover_batch", R=R_A100, b_w=0.5),
+    worked("40.6 sequences", "roofline.crossover_batch", R=R_A100, b_w=4.25 / 8),
+    worked("153 sequences", "roofline.crossover_batch", R=624e12 / 2.039e12, b_w=1),
+    worked("295 sequences", "roofline.crossover_batch", R=1979e12 / 3.35e12, b_w=1),
+    # roofline with KV reads
+    *(
+        worked(f"{batch} sequences", "roofline.crossover_batch_kv", STEP_70B, R=R_A100, b_w=2, L=L)
+        for L, batch in ((0, 153), (512, 186), (1024, 236), (2048, 519))
+    ),
+    worked("520 sequences", "roofline.crossover_batch_kv", STEP_70B, R=153.02, b_w=2, L=2048),  # ridge rounded up
+    worked("2,903 tokens", "roofline.max_context", STEP_70B, R=R_A100),
+    worked("110.8 FLOP/B", "roofline.intensity_limit", STEP_70B, L=4096),
+    *(
+        worked(f"{batch} sequences", "decode.kv_equals_weights_batch", WEIGHTS, L=L, kappa=KAPPA)
+        for L, batch in ((1024, 411), (4096, 103), (8192, 51), (32768, 13))
+    ),
+    worked("101 ms", "decode.kv_time", B=153, L=4096, kappa=KAPPA, beta=A100),
+    worked("68 ms", "decode.weight_time", WEIGHTS, beta=A100),
+    worked("67.7 ms", "decode.weight_time", WEIGHTS, beta=A100),
+    # attention's own intensity
+    *(
+        worked(f"{shown} FLOP/B", "decode.attention_intensity", n_q=q, n_kv=kv, b_kv=2)
+        for shown, q, kv in ((1, 96, 96), (8, 64, 8), (29, 232, 8))
+    ),
+    worked("241.8 FLOP/B", "mla.attention_intensity", n_q=128, d_c=512, d_R=64, b_kv=2),
+    # floors, prefill
+    worked("33.8 ms", "decode.tpot_floor", WEIGHTS, B=1, L=0, kappa=KAPPA, n_gpu=2, beta=A100),
+    worked("35.6 ms", "decode.tpot_floor", WEIGHTS, B=1, L=0, kappa=KAPPA, n_gpu=2, beta=A100_PCIE),
+    worked("85 %", "decode.mbu", WEIGHTS, B=1, L=0, kappa=KAPPA, n_gpu=2, beta=A100, tpot=Q(40, "ms")),
+    worked("68 %", "decode.mbu", WEIGHTS, B=1, L=0, kappa=KAPPA, n_gpu=2, beta=A100, tpot=Q(50, "ms")),
+    *(
+        worked(f"{ms} ms", "prefill.time", PREFILL, L=L)
+        for L, ms in ((256, 113), (512, 227), (1024, 457), (2048, 923), (4096, "1,882"))
+    ),
+    *(
+        worked(f"{ms} ms", "roofline.pass_time", b_w=2, P=LLAMA3_70B["P"], T=T, F=624e12, beta=4 * 2.039e12)
+        for T, ms in ((512, 116), (2048, 463))
+    ),
+    # KV bytes
+    worked("327,680 B/token", "kv.bytes_per_token", HEADS_70B),
+    worked("320 KiB/token", "kv.bytes_per_token", HEADS_70B),
+    worked("4,718,592 B/token", "kv.bytes_per_token", n_layers=96, n_kv=96, d_h=128, b_kv=2),
+    worked("131,072 B/token", "kv.bytes_per_token", n_layers=32, n_kv=8, d_h=128, b_kv=2),
+    worked("163,840 B/token", "kv.bytes_per_token", n_layers=80, n_kv=8, d_h=64, b_kv=2),
+    worked("1.342 GB", "kv.bytes", B=1, L=4096, kappa=KAPPA),
+    worked("1.25 GiB", "kv.bytes", B=1, L=4096, kappa=KAPPA),
+    worked("134.2 GB", "kv.bytes", B=100, L=4096, kappa=KAPPA),
+    worked("125.0 GiB", "kv.bytes", B=100, L=4096, kappa=KAPPA),
+    worked("10.74 GB", "kv.bytes", B=1, L=4096, kappa=8 * KAPPA),
+    worked("19.33 GB", "kv.bytes", B=1, L=4096, kappa=4_718_592),
+    worked("18.0 GiB", "kv.bytes", B=1, L=4096, kappa=4_718_592),
+    worked("9.66 GB", "kv.bytes", B=1, L=2048, kappa=4_718_592),
+    worked("0.537 GB", "kv.bytes", B=1, L=4096, kappa=131_072),
+    worked("0.50 GiB", "kv.bytes", B=1, L=4096, kappa=131_072),
+    worked("0.671 GB", "kv.bytes", B=1, L=4096, kappa=163_840),
+    worked("0.625 GiB", "kv.bytes", B=1, L=4096, kappa=163_840),
+    worked("0.084 GB", "kv.bytes", B=1, L=4096, kappa=163_840 / 8),
+    worked("137.95 GB", "decode.weight_bytes", WEIGHTS),
+    worked("128.48 GiB", "decode.weight_bytes", WEIGHTS),
+    worked("103 sequences", "kv.sequences_per_weights", WEIGHTS, L=4096, kappa=KAPPA),
+    worked("8 heads", "kv.group_size", n_q=64, n_kv=8),
+    worked("0.125 ×", "kv.gqa_ratio", n_q=64, n_kv=8),
+    # windows, hybrids, formats, MLA
+    worked("0.537 GB", "kv.window_bytes", B=1, L=32768, W=4096, kappa=131_072),
+    worked("4.295 GB", "kv.window_bytes", B=1, L=32768, W=32768, kappa=131_072),
+    worked("17.3 %", "kv.hybrid_fraction", n_global=1, n_local=5, L=131_072, W=1024),
+    worked("8.125 bit/element", "kv.quant_effective_bits", bits=8, b_scale=16, b_zero=0, G=128),
+    worked("3.0 bit/element", "kv.quant_effective_bits", bits=2, b_scale=16, b_zero=16, G=32),
+    worked(
+        "166,400 B/token",  # 327,680 · 8.125/16
+        "kv.quant_bytes_per_token",
+        n_layers=80,
+        n_kv=8,
+        d_h=128,
+        bits=8,
+        b_scale=16,
+        b_zero=0,
+        G=128,
+    ),
+    worked("163,840 B/token", "kv.cla_bytes_per_token", HEADS_70B, n_share=2),
+    worked("70,272 B/token", "kv.mla_bytes_per_token", n_layers=61, d_c=512, d_R=64, b_kv=2),
+    worked("0.288 GB", "kv.bytes", B=1, L=4096, kappa=70_272),
+    worked(
+        "4,997,120 B/token",  # 71.1 times 70,272
+        "kv.mla_uncompressed_bytes_per_token",
+        n_layers=61,
+        n_q=128,
+        d_h=128,
+        d_R=64,
+        b_kv=2,
+    ),
+    # moving against recomputing
+    worked("2.68 GB", "kv.bytes", B=1, **CONTEXT_8K),
+    worked("107 ms", "kv.transfer_time", CONTEXT_8K, beta_link=Q(25, "GB/s")),
+    worked("54 ms", "kv.transfer_time", CONTEXT_8K, beta_link=Q(400, "Gb/s")),
+    worked("215 ms", "kv.transfer_time", CONTEXT_8K, beta_link=Q(100, "Gb/s")),
+    worked("6 ms", "kv.transfer_time", CONTEXT_8K, beta_link=Q(450, "GB/s")),
+    worked("1.99 s", "kv.recompute_time", LLAMA3_70B, L=8192, n_gpu=4, F=F_A100, mfu=0.5),
+    worked("163,840 B/token", "kv.tp.bytes_per_token", HEADS_70B, n_gpu=2),
+    worked("40,960 B/token", "kv.tp.bytes_per_token", HEADS_70B, n_gpu=8),
+    worked("40,960 B/token", "kv.tp.bytes_per_token", HEADS_70B, n_gpu=16),
+    worked("2 ×", "kv.tp.replication", n_kv=8, n_gpu=16),
+    # planning problem: Llama 3 70B on four A100 80GB, 64 sequences of 8K
+    worked("2,684,354,560 B", "kv.bytes", B=1, **CONTEXT_8K),
+    worked("2.5 GiB", "kv.bytes", B=1, **CONTEXT_8K),
+    worked("171.8 GB", "kv.bytes", B=64, **CONTEXT_8K),
+    worked("160 GiB", "kv.bytes", B=64, **CONTEXT_8K),
+    worked("42.95 GB", "kv.capacity.needed", B=64, n_gpu=4, **CONTEXT_8K),
+    worked("40.0 GiB", "kv.capacity.needed", B=64, n_gpu=4, **CONTEXT_8K),
+    worked("30.0 GiB", "kv.capacity.needed", B=48, n_gpu=4, **CONTEXT_8K),
+    worked("15.0 GiB", "kv.capacity.needed", B=64, n_gpu=4, L=3072, kappa=KAPPA),
+    worked("20.0 GiB", "kv.capacity.needed", B=64, n_gpu=4, L=8192, kappa=KAPPA / 2),
+    worked("21.5 GB", "kv.capacity.needed", B=64, n_gpu=4, L=8192, kappa=KAPPA / 2),
+    worked("35.28 GB", "kv.capacity.weights", b_w=2, P=LLAMA3_70B["P"], n_gpu=4),
+    worked("32.85 GiB", "kv.capacity.weights", b_w=2, P=LLAMA3_70B["P"], n_gpu=4),
+    worked("9.4 GB", "kv.capacity.weights", b_w=4.25 / 8, P=LLAMA3_70B["P"], n_gpu=4),
+    worked("44.43 GiB", "kv.capacity.free", P1),
+    worked("42.72 GB", "kv.capacity.free", P1, memory=Q(80, "GB")),
+    worked("4.43 GiB", "kv.capacity.headroom", P1, B=64, **CONTEXT_8K),
+    worked("−0.23 GB", "kv.capacity.headroom", P1, memory=Q(80, "GB"), B=64, **CONTEXT_8K),
+    worked("71 sequences", "kv.capacity.sequences", P1, CONTEXT_8K),
+    *(
+        worked(f"{fit} sequences", "kv.capacity.sequences", P1, CONTEXT_8K, memory_fraction=fraction)
+        for fraction, fit in ((0.90, 58), (0.92, 60), (0.95, 64))
+    ),
+    # paging
+    worked("7.5 tokens", "kv.paging.tail_waste", S=16),
+    worked("31.5 tokens", "kv.paging.tail_waste", S=64),
+    worked("127.5 tokens", "kv.paging.tail_waste", S=256),
+    *(
+        worked(f"{share} %", "kv.paging.utilization", S=S, n=n)
+        for S, n, share in ((16, 128, 94.5), (16, 512, 98.6), (16, 1024, 99.3), (128, 128, 66.8))
+    ),
+    worked("99.5 %", "kv.paging.utilization", S=16, n=1366),
+    worked("91.5 %", "kv.paging.utilization", S=256, n=1366),
+    worked("86 blocks", "kv.paging.blocks", S=16, n=1366),
+    worked("10 tokens", "kv.paging.waste", S=16, n=1366),
+    worked("0 tokens", "kv.paging.waste", S=16, n=1024),
+    # by hand, so that every formula has a number and every slip in it shows
+    worked("500 ms/token", "latency.tpot", e2e=2.5, ttft=0.5, n_out=5),
+    worked("2,257.7 GFLOP", "decode.linear_flops", P=LLAMA3_70B["P"], B=16),
+    worked("128 FLOP/B", "decode.linear_intensity", B=32, b_w=0.5),
+    worked("5.243 GFLOP", "decode.attention_flops", B=2, n_layers=80, n_q=64, d_h=128, L=1000),
+    worked("93.72 ms", "decode.step_time", STEP_A100, B=64, L=2048),
+    worked("160.32 ms", "decode.step_time", STEP_A100, B=256, L=1024),
+    worked("39.09 ms", "decode.tpot_floor", WEIGHTS, B=16, L=4096, kappa=KAPPA, n_gpu=2, beta=A100),
+    worked("78.2 %", "decode.mbu", WEIGHTS, B=16, L=4096, kappa=KAPPA, n_gpu=2, beta=A100, tpot=Q(50, "ms")),
+    worked("22.6 %", "decode.mfu", P=LLAMA3_70B["P"], throughput=2000, n_gpu=4, F=F_A100),
+    worked("2.5 ms", "decode.launch_time", n_kernels=500, t_kernel=Q(5, "us")),
+    worked("1.25 ×", "decode.overlap_speedup", t_gpu=Q(20, "ms"), t_cpu=Q(5, "ms")),
+    worked("1.67 ×", "decode.overlap_speedup", t_gpu=Q(4, "ms"), t_cpu=Q(6, "ms")),
+    worked("20.39 TFLOP/s", "roofline.attainable", F=F_A100, beta=A100, intensity=10),
+    worked("312 TFLOP/s", "roofline.attainable", F=F_A100, beta=A100, intensity=1000),
+    worked("17.30 ms", "roofline.pass_time", b_w=2, P=LLAMA3_70B["P"], T=32, F=624e12, beta=4 * 2.039e12),
+    worked("50.70 FLOP/B", "roofline.intensity_kv", STEP_70B, b_w=2, B=64, L=2048),
+    worked("1,243.9 TFLOP", "prefill.flops", LLAMA3_70B, L=8192),
+    worked("163.31 experts", "moe.experts_hit", ROUTED),
+    worked("1.568 tokens/expert", "moe.tokens_per_expert", ROUTED),
+    worked("862.31 GB", "moe.bytes_read", ROUTED, EXPERTS),
+    worked("2.5557 FLOP/B", "moe.linear_intensity", ROUTED, EXPERTS),
+    worked("2.147 GB", "kv.window_bytes", B=4, L=32768, W=4096, kappa=131_072),
+    worked("131,041 tokens", "kv.receptive_field", n_layers=32, W=4096),
+    worked("22.35 GB", "kv.hybrid_bytes", GEMMA, B=2, n_kv=16, d_h=128, b_kv=2),
+    worked("16.78 %", "kv.hybrid_fraction", GEMMA),
+    worked("100 %", "kv.hybrid_fraction", GEMMA, L=512),
+    worked("50.33 MB", "kv.linear_state_bytes", B=2, n_layers=48, n_q=32, d_h=64, b_kv=4),
+    worked(
+        "61,440 B/token",
+        "kv.quant_bytes_per_token",
+        n_layers=80,
+        n_kv=8,
+        d_h=128,
+        bits=2,
+        b_scale=16,
+        b_zero=16,
+        G=32,
+    ),
+    worked("126,976 B/token", "kv.cla_bytes_per_token", HEADS_70B, n_layers=61, n_share=2),
+    worked("18.75 %", "kv.sparse_read_fraction", S=16, n_keep=4096, L=32768),
+    worked("45 tokens", "kv.projections_uncached", L=7, n_out=5),
+    worked("11 tokens", "kv.projections_cached", L=7, n_out=5),
+    worked("1.125 ×", "kv.tp.replication", n_kv=8, n_gpu=3),
+    worked(
+        "1.347 GB/s",
+        "kv.offload_break_even_bandwidth",
+        LLAMA3_70B,
+        L=8192,
+        kappa=KAPPA,
+        n_gpu=4,
+        F=F_A100,
+        mfu=0.5,
+    ),
+    worked("36.52 GiB", "kv.capacity.free", P1, memory_fraction=0.9),
+    worked("6.52 GiB", "kv.capacity.headroom", P1, memory_fraction=0.9, B=48, **CONTEXT_8K),
+    worked("0 sequences", "kv.capacity.sequences", P1, CONTEXT_8K, memory=Q(24, "GiB")),
+]
