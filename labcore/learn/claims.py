@@ -188,9 +188,11 @@ def _exact(value: object, what: str) -> Fraction:
     if getattr(value, "is_Rational", False):
         return Fraction(int(value.p), int(value.q))
     try:
-        number = float(value)
+        number = None if isinstance(value, str) else float(value)
     except (TypeError, ValueError):
-        raise ClaimError(f"{what} was given {value!r}, which is not a number") from None
+        number = None
+    if number is None:
+        raise ClaimError(f"{what} was given {value!r}, which is not a number")
     if not math.isfinite(number):
         raise ClaimError(f"{what} was given {number}, which is not a finite number")
     return Fraction(number)

@@ -7,7 +7,6 @@ timings in the book are for one thread, and sums in another order would print ot
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -17,6 +16,7 @@ import subprocess
 import sys
 
 import labcore
+from labcore.core.errors import InputError
 
 THREADS = "1"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -38,11 +38,11 @@ def require(*packages: str) -> None:
 def live() -> bool:
     """Whether cells measure this machine (LIVE=1 or LABCORE_MODE=live) instead of showing recorded runs.
 
-    Raises ValueError for a LABCORE_MODE that is neither "live" nor "recorded".
+    Raises InputError for a LABCORE_MODE that is neither "live" nor "recorded".
     """
     mode = os.environ.get("LABCORE_MODE", "recorded")
     if mode not in ("live", "recorded"):
-        raise ValueError(f"LABCORE_MODE={mode!r} is unknown; use 'live' or 'recorded'")
+        raise InputError(f"LABCORE_MODE={mode!r} is unknown; use 'live' or 'recorded'")
     return mode == "live" or os.environ.get("LIVE") == "1"
 
 
@@ -72,7 +72,10 @@ def setup(notebook: str) -> None:
 
 def status_line() -> str:
     """`labcore 0.1.0 · python 3.11.7 · torch 2.13.0 · cpu · recorded`."""
-    torch = f"torch {importlib.metadata.version('torch')}" if importlib.util.find_spec("torch") else "no torch"
+    from labcore.bench.device import package_version
+
+    version = package_version("torch")
+    torch = f"torch {version}" if version else "no torch"
     mode = "live" if live() else "recorded"
     return f"labcore {labcore.__version__} · python {platform.python_version()} · {torch} · {device()} · {mode}"
 

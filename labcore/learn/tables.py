@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from labcore.core.errors import InputError
-from labcore.core.units import Quantity
+
+SIMILAR = 100  # largest over smallest number of a column whose decimals are aligned
 
 
 @dataclass(frozen=True)
@@ -45,27 +47,43 @@ class Table:
 def show_table(rows: Iterable[Sequence], header: Sequence[str], digits: int = 4, caption: str = "") -> Table:
     """A table of `rows` under `header`, one entry a column (put units there: "KV cache (GB)").
 
-    Floats show `digits` significant digits, whole numbers all of them with thousands separators; text and Quantity
-    show as they are. Raises InputError for a row whose length is not the header's.
+    Floats show at least `digits` significant digits and whole numbers all of them, with thousands separators; text and
+    Quantity show as they are. Raises InputError for a row whose length is not the header's.
     """
     rows = [tuple(row) for row in rows]
     for number, row in enumerate(rows, 1):
         if len(row) != len(header):
             raise InputError(f"row {number} has {len(row)} cells and the header {len(header)}; make them equal")
-    columns = list(zip(*rows, strict=True)) or [()] * len(header)
+    columns = [tuple(map(_plain, column)) for column in zip(*rows, strict=True)] or [()] * len(header)
     right = tuple(bool(column) and not any(isinstance(cell, str) for cell in column) for column in columns)
-    cells = tuple(tuple(_text(cell, digits) for cell in row) for row in rows)
-    return Table(tuple(map(str, header)), cells, right, caption)
+    texts = list(zip(*(_column(column, digits) for column in columns), strict=True))
+    return Table(tuple(map(str, header)), tuple(texts), right, caption)
 
 
-def _text(value: object, digits: int) -> str:
-    value = value.item() if hasattr(value, "item") else value
-    if isinstance(value, bool | str | Quantity):
-        return str(value)
-    if isinstance(value, int):
-        return f"{value:,}"
-    if value != value or value in (float("inf"), float("-inf")):
-        return str(value)
-    if 10 ** (digits - 1) <= abs(value) < 1e15:
-        return f"{value:,.0f}"
-    return f"{value:#.{digits}g}".rstrip(".") if 1e-4 <= abs(value) or value == 0 else f"{value:.{digits - 1}e}"
+def _plain(cell: object) -> object:
+    """numpy scalars and one-element tensors as Python numbers."""
+    return cell.item() if hasattr(cell, "item") else cell
+
+
+def _column(cells: Sequence, digits: int) -> list[str]:
+    """One column as text: floats of similar size with equally many decimals, others each for itself."""
+    floats = [cell for cell in cells if isinstance(cell, float) and math.isfinite(cell)]
+    sizes = [abs(cell) for cell in floats if cell]
+    decimals = None
+    if sizes and max(sizes) < min(1e15, SIMILAR * min(sizes)) and min(sizes) >= 1e-4:
+        decimals = max(0, digits - 1 - math.floor(math.log10(min(sizes))))
+        while decimals and all(f"{cell:.{decimals}f}".endswith("0") for cell in floats):
+            decimals -= 1
+    return [_text(cell, digits, decimals) for cell in cells]
+
+
+def _text(cell: object, digits: int, decimals: int | None) -> str:
+    if isinstance(cell, int) and not isinstance(cell, bool):
+        return f"{cell:,}"
+    if not isinstance(cell, float) or not math.isfinite(cell):
+        return str(cell)
+    if decimals is not None:
+        return f"{cell:,.{decimals}f}"
+    if cell and not 1e-4 <= abs(cell) < 1e15:
+        return f"{cell:.{digits - 1}e}"
+    return f"{cell:,.0f}" if abs(cell) >= 10 ** (digits - 1) else f"{cell:.{digits}g}"

@@ -40,9 +40,9 @@ def test_enough_mutants_with_different_sentences(exercise):
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda one: one.id)
 def test_the_reference_passes_and_a_stub_does_not_count(exercise):
-    stub = exercise.starter or (lambda *args: TODO)
+    stub = exercise.starter or (lambda *args, **named: TODO)
     assert exercises.evaluate(exercise, exercise.reference).state == PASSED
-    assert exercises.evaluate(exercise, lambda *args: exercise.reference(*args)).state == PASSED
+    assert exercises.evaluate(exercise, lambda *args, **named: exercise.reference(*args, **named)).state == PASSED
     assert exercises.evaluate(exercise, stub).state == NOT_ATTEMPTED
     assert exercises.evaluate(exercise, TODO).state == NOT_ATTEMPTED
 
@@ -50,7 +50,7 @@ def test_the_reference_passes_and_a_stub_does_not_count(exercise):
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda one: one.id)
 @pytest.mark.parametrize("constant", [0, 1.0, "right", None, float("nan"), float("inf"), [], True])
 def test_a_constant_never_passes(exercise, constant):
-    assert exercises.evaluate(exercise, lambda *args: constant).state == FAILED
+    assert exercises.evaluate(exercise, lambda *args, **named: constant).state == FAILED
 
 
 def test_every_mutant_belongs_to_an_exercise():

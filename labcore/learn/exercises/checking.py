@@ -101,7 +101,7 @@ def evaluate(exercise: Exercise, function: object) -> Result:
         return Result(exercise.id, state, message)
 
     if isinstance(function, Todo) or _same_code(function, exercise.starter):
-        return result(NOT_ATTEMPTED, "not attempted yet; later cells use the reference")
+        return result(NOT_ATTEMPTED, "not attempted yet")
     if not callable(function):
         return result(FAILED, f"hand in the function {exercise.name} itself, not its value {describe(function)}")
     if problem := signature_problem(function, exercise):
@@ -123,7 +123,7 @@ def _verdict(exercise: Exercise, outcome: Outcome, attempt: Attempt) -> tuple[st
         text = f"{exercise.name} was still running after {exercise.seconds:g} s; is there a loop that never ends?"
         return FAILED, text + " It ignores being stopped: restart the kernel." * outcome.abandoned
     if isinstance(error, NotAttempted):
-        return NOT_ATTEMPTED, "not attempted yet; later cells use the reference"
+        return NOT_ATTEMPTED, "not attempted yet"
     noise = f" (it printed {outcome.printed:,} lines, not shown)" if outcome.printed else ""
     if isinstance(error, Fault):
         return FAILED, f"{error}{noise}"
@@ -157,7 +157,7 @@ def use(exercise_id: str, function: Callable) -> Callable:
     if record.result is None or record.function is not function:
         record.function, record.result = function, evaluate(exercise, function)
     passed = record.result.state == PASSED
-    print(f"{exercise.id}: from here on {'your' if passed else 'the reference'} {exercise.name}")
+    print(f"{exercise.id}: later cells use {'your' if passed else 'the reference'} {exercise.name}")
     return function if passed else exercise.reference
 
 

@@ -84,6 +84,7 @@ class Attempt:
                 wrong = mistake.value(*copy.deepcopy(args))
             except (ArithmeticError, LookupError, TypeError, ValueError):
                 continue  # this mistake cannot be made on these inputs
+            wrong = float(wrong) if isinstance(got, float) and isinstance(wrong, int) else wrong
             same = same_value(got, wrong, one.rel_tol, one.abs_tol)
             if same and not same_value(want, wrong, one.rel_tol, one.abs_tol):
                 return mistake.says
@@ -109,6 +110,7 @@ def signature_problem(function: Callable, exercise: Exercise) -> str | None:
     try:
         parameters = inspect.signature(function)
         parameters.bind(*exercise.arguments)
+        parameters.bind(**dict.fromkeys(exercise.arguments))  # later cells may name them
     except ValueError:
         return None  # a C function keeps its signature to itself
     except TypeError:
