@@ -136,7 +136,10 @@ def _kv_heads(f: Fields, heads: int, model_type: str) -> int:
         return 1 if f.flag("multi_query", True) else heads
     if model_type == "gpt_bigcode":
         return 1 if f.flag("multi_query", True) else heads
-    kv_heads = f.integer(*KV_HEADS, default=heads)
+    if model_type in FAMILIES:
+        kv_heads = f.integer(*KV_HEADS, default=heads)
+    else:  # heads that an unknown architecture might share must be named
+        kv_heads = f.integer(*KV_HEADS)
     if kv_heads > heads or heads % kv_heads:
         raise f.error(f"{KV_HEADS[0]}={kv_heads} does not divide num_attention_heads={heads}")
     return kv_heads

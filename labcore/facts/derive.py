@@ -19,7 +19,8 @@ from labcore.core.files import atomic_write, data_dir
 from labcore.facts.lengths import Lengths
 from labcore.facts.lookup import FOLDER, read_toml
 
-WINDOW_S = 6 * 3600
+WINDOW_S = 6 * 3600  # of the length shares
+RATE_S = 600  # of the request rates
 Histograms = dict[str, Any]
 
 
@@ -55,7 +56,7 @@ def from_jsonl(content: bytes, columns: list[str]) -> tuple[int, Histograms]:
 def quarter_octave_edges(top: int) -> list[int]:
     """0 and 2^(k/4), rounded, up to the first edge above `top`: the bins the ServeGen reduction uses."""
     edges = {0, *(round(2 ** (k / 4)) for k in range(4 * top.bit_length() + 2))}
-    return sorted(edge for edge in edges if edge <= top) + [min(edge for edge in edges if edge > top)]
+    return [*sorted(edge for edge in edges if edge <= top), min(edge for edge in edges if edge > top)]
 
 
 def from_servegen(content: bytes, rates: bytes, model: str) -> tuple[int, Histograms]:
@@ -63,7 +64,7 @@ def from_servegen(content: bytes, rates: bytes, model: str) -> tuple[int, Histog
     requests = defaultdict(float)
     for row in _rows(rates):
         if row["model"] == model:
-            requests[int(row["t_s"]) // WINDOW_S] += 600 * float(row["rate_rps"])
+            requests[int(row["t_s"]) // WINDOW_S] += RATE_S * float(row["rate_rps"])
     weighted: dict[str, dict[int, float]] = {"input_tokens": defaultdict(float), "output_tokens": defaultdict(float)}
     for row in _rows(content):
         if row["field"] in weighted:

@@ -138,27 +138,31 @@ def _plain(f: Fields) -> Weights:
     return Weights()
 
 
+def _kv(heads: int) -> dict[str, int]:
+    return {"num_key_value_heads": heads}
+
+
+_TIED = {"tie_word_embeddings": True}
+_GEMMA = _TIED | {"head_dim": 256}
+_GEMMA3 = _GEMMA | _kv(4) | {"vocab_size": 262_208, "sliding_window": 4096, "num_attention_heads": 8}
+_GEMMA3 |= {"max_position_embeddings": 131_072}
+_QWEN = _kv(32) | {"max_window_layers": 28}
 _DELTA_NET = {"linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_value_head_dim": 128}
 _DELTA_NET |= {"linear_num_key_heads": 16, "linear_num_value_heads": 32, "full_attention_interval": 4, "head_dim": 256}
-_GEMMA = {"tie_word_embeddings": True, "head_dim": 256}
-_GEMMA3 = _GEMMA | {"vocab_size": 262_208, "sliding_window": 4096, "num_attention_heads": 8, "num_key_value_heads": 4}
-_GEMMA3 |= {"max_position_embeddings": 131_072}
-_TIED = {"tie_word_embeddings": True}
-_MISTRAL = {"num_key_value_heads": 8, "sliding_window": 4096}
 
 FAMILIES: dict[str, Family] = {
     "llama": Family(_llama),
-    "mistral": Family(_plain, all_sliding, _MISTRAL),
-    "mixtral": Family(_plain, all_sliding, {"num_key_value_heads": 8}),
-    "qwen2": Family(lambda f: Weights(qkv_bias=True), upper_layers_slide, {"max_window_layers": 28}),
-    "qwen3": Family(_qwen3, upper_layers_slide, {"max_window_layers": 28, "head_dim": 128}),
-    "qwen3_moe": Family(_qwen3, all_slide_if_used),
-    "qwen3_next": Family(_qwen_hybrid, every_nth_attends, _DELTA_NET),
-    "qwen3_5_text": Family(_qwen_hybrid, every_nth_attends, _DELTA_NET),
-    "qwen3_5_moe_text": Family(_qwen_hybrid, every_nth_attends, _DELTA_NET),
+    "mistral": Family(_plain, all_sliding, _kv(8) | {"sliding_window": 4096}),
+    "mixtral": Family(_plain, all_sliding, _kv(8)),
+    "qwen2": Family(lambda f: Weights(qkv_bias=True), upper_layers_slide, _QWEN),
+    "qwen3": Family(_qwen3, upper_layers_slide, _QWEN | {"head_dim": 128}),
+    "qwen3_moe": Family(_qwen3, all_slide_if_used, _kv(4)),
+    "qwen3_next": Family(_qwen_hybrid, every_nth_attends, _DELTA_NET | _kv(2)),
+    "qwen3_5_text": Family(_qwen_hybrid, every_nth_attends, _DELTA_NET | _kv(4)),
+    "qwen3_5_moe_text": Family(_qwen_hybrid, every_nth_attends, _DELTA_NET | _kv(2)),
     "phi3": Family(_plain, all_sliding),
-    "gemma": Family(_gemma(2), all_full, _GEMMA),
-    "gemma2": Family(_gemma(4), every_nth_full(2), _GEMMA | {"sliding_window": 4096}),
+    "gemma": Family(_gemma(2), all_full, _GEMMA | _kv(16)),
+    "gemma2": Family(_gemma(4), every_nth_full(2), _GEMMA | _kv(4) | {"sliding_window": 4096}),
     "gemma3_text": Family(_gemma(4, qk_norm=True), every_nth_full(6), _GEMMA3),
     "cohere2": Family(layer_rule=every_nth_full(4), defaults=_TIED),
     "falcon": Family(_falcon, all_full, _TIED, mlp_factor=4),
@@ -167,6 +171,11 @@ FAMILIES: dict[str, Family] = {
     "deepseek_v2": Family(_deepseek),
     "deepseek_v3": Family(_deepseek),
     "kimi_k2": Family(_deepseek),
-    "gpt_oss": Family(_gpt_oss, every_other_slides),
+    "gpt_oss": Family(_gpt_oss, every_other_slides, _kv(8) | {"head_dim": 64, "sliding_window": 128}),
+    # cache only
+    "bloom": Family(mlp_factor=4),
+    "gpt_neox": Family(),
+    "gptj": Family(mlp_factor=4),
+    "gpt_bigcode": Family(mlp_factor=4),
 }
 FAMILIES["RefinedWeb"] = FAMILIES["RefinedWebModel"] = FAMILIES["falcon"]  # Falcon's first names

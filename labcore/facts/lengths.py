@@ -68,12 +68,15 @@ class Lengths:
         """Mean length in tokens."""
         return self.total / self.count
 
-    def quantile(self, q: float) -> int:
-        """The smallest length that at least the share `q` of the requests does not exceed."""
+    def quantile(self, q: float) -> float:
+        """The length that the share `q` of the requests does not exceed; between two requests interpolated linearly,
+        as np.quantile does on the plain list."""
         if not 0 <= q <= 1:
             raise InputError(f"q={q!r} must lie between 0 and 1")
-        reached = np.searchsorted(np.cumsum(self.counts), q * self.count - 1e-9)
-        return int(self.values[min(reached, len(self.values) - 1)])
+        rank = q * (self.count - 1)
+        below, above = np.searchsorted(np.cumsum(self.counts), [np.floor(rank), np.ceil(rank)], side="right")
+        low, high = self.values[below], self.values[above]
+        return float(low + (high - low) * (rank % 1))
 
     def share(self, low: int, high: int) -> float:
         """Share of the requests with low <= length < high."""
