@@ -148,9 +148,12 @@ def test_the_theme_follows_the_system_until_it_is_chosen(visit):
     page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
     page.emulate_media(color_scheme="light")
     page.wait_for_function("document.documentElement.dataset.theme === 'light'")
-    page.locator(".theme-switch-button").first.click()
+    page.locator(".theme-switch-button:visible").first.click()
+    page.wait_for_function("document.documentElement.dataset.mode !== 'auto'")
+    chosen = page.evaluate("document.documentElement.dataset.theme")
+    page.emulate_media(color_scheme="light" if chosen == "dark" else "dark")
     page.reload()
-    assert page.evaluate("localStorage.mode") != "auto"
+    assert page.evaluate("document.documentElement.dataset.theme") == chosen
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from sphinx.util.docutils import docutils_namespace, patch_docutils
 from labcore.core.errors import DataError
 from labcore.formulas import formula, notation_rows
 from labcore.learn.book_ext import assets, practice
+from labcore.learn.widgets import roofline_explorer
 
 CONFIGURATION = """
 extensions = ["myst_parser", "sphinx_design", "sphinx_thebe", "labcore.learn.book_ext"]
@@ -78,9 +79,22 @@ def test_a_calculator_mounts_and_has_a_fallback(build, name):
     assert element and element[1].strip() and warnings == ""
 
 
-def test_a_chart_over_something_that_is_no_input_is_an_error(build):
-    _, warnings = build("```{calculator} kv.bytes_per_token\n:chart: wheels\n```")
-    assert "wheels: no such input" in warnings
+def test_options_set_the_controls_of_a_calculator(build):
+    html, warnings = build("```{calculator} roofline\n:model: llama-3-8b\n:batch: 1\n```")
+    assert roofline_explorer(model="llama-3-8b", batch=1).html() in html and warnings == ""
+
+
+@pytest.mark.parametrize(
+    ("directive", "says"),
+    [
+        ("kv.bytes_per_token\n:chart: wheels", "wheels: no such input"),
+        ("roofline\n:chart: B", "roofline has no chart"),
+        ("roofline\n:model: lama-3", "lama-3"),
+    ],
+)
+def test_a_control_that_does_not_exist_is_an_error(build, directive, says):
+    _, warnings = build(f"```{{calculator}} {directive}\n```")
+    assert says in warnings
 
 
 @pytest.mark.parametrize(

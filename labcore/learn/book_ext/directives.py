@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 CALCULATORS = {"roofline": widgets.roofline_explorer, "kv": widgets.kv_calculator}
+CONTROLS = dict.fromkeys(("hardware", "model", "precision", "weights", "kv", "chart", "title"), option.unchanged)
+CONTROLS |= dict.fromkeys(("batch", "context", "sequences", "gpus"), option.positive_int)
 
 
 class BookDirective(SphinxDirective):
@@ -53,21 +57,25 @@ class BookDirective(SphinxDirective):
 
 
 class Calculator(BookDirective):
-    """`{calculator} roofline`: the widget that the notebooks show. Formula ids instead give a calculator for those."""
+    """`{calculator} roofline`: the widget that the notebooks show, its controls set by options (`:batch: 1`).
+
+    Formula ids instead of a name give a calculator for those formulas, with the options `:chart:` and `:title:`.
+    """
 
     required_arguments = 1
     optional_arguments = 7
-    option_spec = {"chart": option.unchanged, "title": option.unchanged}  # noqa: RUF012
+    option_spec = CONTROLS
 
     def run(self) -> list[nodes.Node]:
         names = self.arguments
-        if names[0] in CALCULATORS:
-            return self.raw(CALCULATORS[names[0]]().html())
-        for name in names:
+        for name in names if names[0] not in CALCULATORS else ():
             if name not in formula:
                 raise self.unknown(name, [*CALCULATORS, *formula.ids()], "close calculators and formulas are")
+        make = CALCULATORS.get(names[0]) or partial(widgets.formula_calculator, *names)
+        if unused := sorted(set(self.options) - set(signature(make).parameters)):
+            raise self.error(f"{{calculator}} {names[0]} has no {', '.join(unused)}; leave the option out")
         try:
-            return self.raw(widgets.formula_calculator(*names, **self.options).html())
+            return self.raw(make(**self.options).html())
         except InputError as error:
             raise self.error(str(error)) from error
 
