@@ -1,8 +1,8 @@
 """Interactive parts: the same calculator in a live notebook, in the built book, and as a table where nothing runs.
 
-    calc = roofline_explorer(hardware="h100-sxm", model="llama-3-70b", batch=32, context=4096)
-    calc.results()["t_step"]            # what the page shows, in base units, from the registered formulas
-    calc.value["results"]["t_step"]     # what the reader's page shows now, in a live kernel
+calc = roofline_explorer(hardware="h100-sxm", model="llama-3-70b", batch=32, context=4096)
+calc.results()["t_step"]            # what the page shows, in base units, from the registered formulas
+calc.value["results"]["t_step"]     # what the reader's page shows now, in a live kernel
 """
 
 from labcore.learn.widgets.base import Widget

@@ -32,7 +32,7 @@ def module_source() -> str:
     """The book's classic scripts as one ES module, with the facts they read: what anywidget loads."""
     data = json.dumps(facts.as_json(), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     share = f"globalThis.labcoreData = Object.assign(globalThis.labcoreData || {{}}, {{facts: {data}}});\n"
-    return share + "\n".join(_read(SCRIPTS)) + "\nexport default { render: globalThis.labcoreWidgets.render };\n"
+    return share + "\n;\n".join(_read(SCRIPTS)) + "\nexport default { render: globalThis.labcoreWidgets.render };\n"
 
 
 @cache

@@ -1,10 +1,15 @@
-"""`labcore-widgets.js` is the files of `js/`, one after the other: small sources, one classic script for every host.
+"""`labcore-widgets.js` is the files of `js/`, one after the other and minified: small sources, one classic script.
 
     python -m labcore.learn.widgets.bundle     writes labcore/learn/static/labcore-widgets.js
+
+Only this command needs the minifier (in the `test` extra); what it wrote is committed. The head of the file holds a
+digest of the sources, so that a stale bundle shows without it.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from labcore.core.files import atomic_write
@@ -24,21 +29,37 @@ PARTS = (
     "inputs.js",
     "calculator.js",
 )
-HEAD = "// Generated from labcore/learn/widgets/js by `python -m labcore.learn.widgets.bundle`: read and edit there.\n"
 
 
-def _slim(source: str) -> str:
-    """Without indentation and lines that only comment: every page of the book loads this. No source has a multi-line string."""
-    lines = (line.strip() for line in source.splitlines())
-    return "\n".join(line for line in lines if line and not line.startswith("//"))
+def read(parts: Iterable[Path]) -> str:
+    """The sources, joined. Every part is an immediately invoked function, so only their order matters."""
+    return "\n".join(path.read_text(encoding="utf-8") for path in parts)
 
 
-def bundle() -> str:
-    """The text of labcore-widgets.js. Every part is an immediately invoked function, so only their order matters."""
-    parts = (f"// {name}\n{_slim((SOURCES / name).read_text(encoding='utf-8'))}\n" for name in PARTS)
-    return HEAD + "".join(parts)
+def head(source: str, folder: str, command: str) -> str:
+    """The first line of a generated script: where it comes from, and a digest of it."""
+    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
+    return f"// Generated from {folder} (sha256 {digest}…) by `{command}`: read and edit there.\n"
+
+
+def minified(source: str) -> str:
+    """JavaScript with short local names and no comments: half the bytes for every page of the book."""
+    import minify
+
+    return minify.string("application/javascript", source) + "\n"
+
+
+def widgets_source() -> str:
+    """What labcore-widgets.js is made of."""
+    return read(SOURCES / name for name in PARTS)
+
+
+def widgets_head() -> str:
+    """The line that labcore-widgets.js must start with to be up to date."""
+    return head(widgets_source(), "labcore/learn/widgets/js", "python -m labcore.learn.widgets.bundle")
 
 
 if __name__ == "__main__":
-    atomic_write(BUNDLE, bundle())
-    print(f"{BUNDLE.name}: {len(bundle().encode()) / 1000:.1f} kB")
+    text = widgets_head() + minified(widgets_source())
+    atomic_write(BUNDLE, text)
+    print(f"{BUNDLE.name}: {len(text.encode()) / 1000:.1f} kB")

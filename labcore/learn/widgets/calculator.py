@@ -32,7 +32,9 @@ class Calculator(Widget):
         `roofline_explorer().results(B=64)["t_step"]` is in seconds. Raises InputError for an unknown input or value.
         """
         known = self._known(changed)
-        return {row["id"]: known.get(row["id"]) if holds(row.get("when"), known) else None for row in self.spec["results"]}
+        return {
+            row["id"]: known.get(row["id"]) if holds(row.get("when"), known) else None for row in self.spec["results"]
+        }
 
     def summary(self, **changed: Any) -> str:
         """The sentence above the chart."""
@@ -41,14 +43,19 @@ class Calculator(Widget):
     def _known(self, changed: Mapping[str, Any]) -> dict[str, Any]:
         state = {i["id"]: i["value"] for i in self.spec["inputs"]}
         if unknown := sorted(set(changed) - set(state)):
-            raise InputError(f"{', '.join(unknown)}: no such input of {self.spec['title']!r}; there are {', '.join(state)}")
+            raise InputError(
+                f"{', '.join(unknown)}: no such input of {self.spec['title']!r}; there are {', '.join(state)}"
+            )
         return run(self.spec["steps"], environment(self.spec["inputs"], state | changed))
 
     def _table(self) -> str:
         """The default results as a plain HTML table: what GitHub, print and a page without scripts show."""
         known = self._known({})
         given = "; ".join(f"{i['label']} {_shown(i)}" for i in self.spec["inputs"])
-        rows = "".join(f"<tr><td>{html.escape(r['label'])}</td><td>{html.escape(_cell(r, known))}</td></tr>" for r in self._rows(known))
+        rows = "".join(
+            f"<tr><td>{html.escape(r['label'])}</td><td>{html.escape(_cell(r, known))}</td></tr>"
+            for r in self._rows(known)
+        )
         summary = html.escape(sentence(self.spec["summary"], known))
         return (
             f"<p><strong>{html.escape(self.spec['title'])}</strong>: {html.escape(given)}.</p>"
@@ -84,6 +91,10 @@ def formula_calculator(*ids: str, chart: str | None = None, title: str | None = 
     symbols = {i.name: i for f in chosen for i in f.inputs}
     if unknown := sorted((set(values) | ({chart} if chart else set())) - set(symbols)):
         raise InputError(f"{', '.join(unknown)}: no such input; the formulas take {', '.join(symbols)}")
+    if chart and len({f.unit for f in chosen}) > 1:
+        raise InputError(
+            f"{', '.join(ids)} have different units and cannot share a vertical axis; leave out chart={chart!r}"
+        )
     controls = [_control(i, values.get(i.name)) for i in symbols.values()]
     rows = [{"id": f"y{n}", "label": f.title, "unit": f.unit} for n, f in enumerate(chosen)]
     spec = {

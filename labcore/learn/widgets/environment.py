@@ -38,7 +38,9 @@ def choice_of(spec: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
 def _check_number(spec: Mapping[str, Any], value: float) -> float:
     if not spec["low"] <= value <= spec["high"] or (spec.get("integer") and value != int(value)):
         kind = "a whole number" if spec.get("integer") else "a number"
-        raise InputError(f"{spec['id']}={value!r}: {spec['label']} must be {kind} from {spec['low']:,} to {spec['high']:,}")
+        raise InputError(
+            f"{spec['id']}={value!r}: {spec['label']} must be {kind} from {spec['low']:,} to {spec['high']:,}"
+        )
     return value
 
 

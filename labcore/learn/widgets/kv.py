@@ -46,15 +46,17 @@ SUMMARY = [
         "when": [["headroom", ">=", 0]],
         "text": "{B} sequences fit: {kv_gpu|B} of KV on each GPU, {headroom|B} to spare. At most {B_max} would fit.",
     },
-    {"text": "How many parameters this model_type has cannot be told from its config.json; the cache itself can be sized."},
+    {
+        "text": "How many parameters this model_type has cannot be told from its config.json; the cache itself can be sized."
+    },
 ]
 RESULTS = [
-    {"id": "kappa", "label": "KV cache per token", "unit": "B/token"},
+    {"id": "kappa", "label": "KV cache of one token", "unit": "B/token"},
     {
         "id": "group",
-        "label": "Query heads per KV head (counting query heads would overstate KV by this)",
-        "unit": "1",
-        "otherwise": [{"text": "one shared latent (MLA)"}],
+        "label": "Smaller than with a KV head for each query head",
+        "unit": "×",
+        "otherwise": [{"text": "latents, not heads (MLA)"}],
     },
     {"id": "kv_sequence", "label": "KV of one sequence", "unit": "B"},
     {"id": "kv_total", "label": "KV of all sequences", "unit": "B"},
@@ -75,8 +77,8 @@ CHART = {
         {"value": "weights_gpu", "label": "weights", "hue": "decode", "pattern": False},
         {"value": "overhead", "label": "activations, graphs, workspace", "hue": "highlight", "pattern": True},
         {"value": "kv_gpu", "label": "KV cache", "hue": "kv", "pattern": True},
-        {"value": "headroom", "label": "to spare", "hue": "free", "pattern": False},
-        {"value": "reserved", "label": "outside the memory fraction", "hue": "waste", "pattern": True},
+        {"value": "headroom", "label": "to spare", "hue": "free", "pattern": False, "spare": True},
+        {"value": "reserved", "label": "outside the memory fraction", "hue": "waste", "pattern": True, "spare": True},
     ],
 }
 

@@ -28,8 +28,7 @@ def number(value: float | None, digits: int = 4) -> str:
         return f"{sign}{mantissa}e{power.replace('-', '−')}"
     if size >= 1000:
         return f"{sign}{int(Decimal(size).quantize(Decimal(1), ROUND_HALF_UP)):,}"
-    rounded = Context(digits, ROUND_HALF_UP).create_decimal(Decimal(size))
-    text = f"{rounded:f}"
+    text = f"{Context(digits, ROUND_HALF_UP).create_decimal(Decimal(size)):,f}"
     return sign + (text.rstrip("0").rstrip(".") if "." in text else text)
 
 

@@ -35,7 +35,13 @@ CROSSOVERS = [
         "with": {"L": "L_kv"},
         "when": [["moe", "=", 0], ["R", "<", "I_limit"]],
     },
-    {"id": "B_star_kv", "search": "B", "value": "I_step", "reaches": "R", "when": [["moe", "=", 1], ["R", "<", "I_limit"]]},
+    {
+        "id": "B_star_kv",
+        "search": "B",
+        "value": "I_step",
+        "reaches": "R",
+        "when": [["moe", "=", 1], ["R", "<", "I_limit"]],
+    },
     # in tokens of context only where every layer keeps them all
     {"id": "L_max", "formula": "roofline.max_context", "when": [["I_attention", "<", "R"], ["L", "=", "L_kv"]]},
 ]
@@ -72,11 +78,37 @@ SUMMARY = [
     {"text": "How many parameters this model_type has cannot be told from its config.json; the KV rows still hold."},
 ]
 RESULTS = [
-    {"id": "I_linear", "label": "Intensity of the linear layers", "unit": "FLOP/B", "shape": "square", "hue": "decode", "hollow": True},
-    {"id": "I_attention", "label": "Intensity of attention, any batch", "unit": "FLOP/B", "shape": "triangle", "hue": "kv"},
+    {
+        "id": "I_linear",
+        "label": "Intensity of the linear layers",
+        "unit": "FLOP/B",
+        "shape": "square",
+        "hue": "decode",
+        "hollow": True,
+    },
+    {
+        "id": "I_attention",
+        "label": "Intensity of attention, any batch",
+        "unit": "FLOP/B",
+        "shape": "triangle",
+        "hue": "kv",
+    },
     {"id": "I_step", "label": "Intensity of the whole step", "unit": "FLOP/B", "shape": "circle", "hue": "decode"},
-    {"id": "I_limit", "label": "Its limit at unbounded batch", "unit": "FLOP/B", "shape": "circle", "hue": "decode", "hollow": True},
-    {"id": "I_prompt", "label": "Intensity of prefilling one such prompt", "unit": "FLOP/B", "shape": "diamond", "hue": "prefill"},
+    {
+        "id": "I_limit",
+        "label": "Its limit at unbounded batch",
+        "unit": "FLOP/B",
+        "shape": "circle",
+        "hue": "decode",
+        "hollow": True,
+    },
+    {
+        "id": "I_prompt",
+        "label": "Intensity of prefilling one such prompt",
+        "unit": "FLOP/B",
+        "shape": "diamond",
+        "hue": "prefill",
+    },
     {"id": "R", "label": "Ridge point", "unit": "FLOP/B"},
     {"id": "B_star", "label": "Crossover batch, linear layers only", "unit": "sequences"},
     {
@@ -103,7 +135,7 @@ CHART = {
     "kind": "roofline",
     "bandwidth": "beta",
     "roofs": [
-        {"peak": "F", "label": "in use:"},
+        {"peak": "F", "label": "peak in use:"},
         {"peak": "peak_bf16", "label": "BF16:"},
         {"peak": "peak_fp8", "label": "FP8:"},
         {"peak": "peak_fp4", "label": "FP4:"},

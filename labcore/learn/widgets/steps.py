@@ -6,7 +6,7 @@ A formula's inputs are looked up among what is known under their own names; `wit
 id the first whose conditions hold counts. A value may be unknown (None: a config that does not tell the parameters);
 what needs it is unknown as well. Besides formulas there is bookkeeping: {"product": [a, b]}, {"ratio": [a, b]},
 {"sum": [[a, factor], …]}, and {"search": x, "value": v, "reaches": r}, the smallest whole x from 1 at which v is at
-least r, unknown if there is none up to 2**30.
+least r, unknown if there is none up to 2**30; it may rest on any earlier step but another search.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def _evaluate(step: Mapping[str, Any], known: Known) -> float | None:
     needs = _arguments(step)
     for name in needs.values():
         if isinstance(name, str) and name not in known:
-            raise InputError(f"step {step['id']!r} needs {name!r}; compute it in an earlier step or rename it under \"with\"")
+            raise InputError(
+                f'step {step["id"]!r} needs {name!r}; compute it in an earlier step or rename it under "with"'
+            )
     values = {key: _look(known, name) for key, name in needs.items()}
     if None in values.values():
         return None
@@ -66,7 +68,10 @@ def _evaluate(step: Mapping[str, Any], known: Known) -> float | None:
 def _search(step: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], given: Known) -> int | None:
     def enough(x: int) -> bool:
         known = run(earlier, given | {step["search"]: x})
-        return None not in (known[step["value"]], known[step["reaches"]]) and known[step["value"]] >= known[step["reaches"]]
+        return (
+            None not in (known[step["value"]], known[step["reaches"]])
+            and known[step["value"]] >= known[step["reaches"]]
+        )
 
     low, high = 0, 1
     while not enough(high):
@@ -85,7 +90,8 @@ def run(steps: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> Known:
     for i, step in enumerate(steps):
         known.setdefault(step["id"], None)
         if known[step["id"]] is None and holds(step.get("when"), known):
-            known[step["id"]] = _search(step, steps[:i], dict(given)) if "search" in step else _evaluate(step, known)
+            earlier = [s for s in steps[:i] if "search" not in s]
+            known[step["id"]] = _search(step, earlier, dict(given)) if "search" in step else _evaluate(step, known)
     return known
 
 

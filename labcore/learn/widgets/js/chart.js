@@ -4,13 +4,13 @@
   const { ui } = W;
   const { svg, number } = ui;
   const charts = (W.charts = {});
-  const SHORT = [[1e18, "E"], [1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""], [1e-3, "m"], [1e-6, "µ"], [1e-9, "n"]];
+  const SHORT = [[1e18, "E"], [1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1e-4, ""], [1e-6, "µ"], [1e-9, "n"]];
 
-  // 2e12 → "2T": a tick label; the axis title carries the unit.
+  // 2e12 → "2T", 0.5 → "0.5": a tick label; the axis title carries the unit.
   charts.tick = (value) => {
     if (value === 0) return "0";
     const [scale, prefix] = SHORT.find(([step]) => Math.abs(value) >= step * 0.9999) || SHORT[SHORT.length - 1];
-    return number(value / scale, 3) + prefix;
+    return number(prefix ? value / scale : value, 3) + prefix;
   };
 
   charts.scale = (low, high, from, to, log) => {
@@ -46,8 +46,8 @@
   charts.text = (x, y, label, attrs) => svg("text", { x, y, ...attrs }, label);
   charts.path = (points, name) => svg("path", { d: points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join(""), class: name });
 
-  // The frame: both axes with ticks, grid and titles. Returns the nodes.
-  charts.axes = (box, x, y, xTitle, yTitle) => {
+  // Both axes with ticks and grid.
+  charts.axes = (box, x, y) => {
     const nodes = [];
     for (const v of charts.ticks(x, box.width < 480 ? 4 : 7)) {
       nodes.push(charts.line(x(v), box.top, x(v), box.bottom, "lc-grid"));
@@ -59,8 +59,6 @@
     }
     nodes.push(charts.line(box.left, box.bottom, box.right, box.bottom, "lc-axis"));
     nodes.push(charts.line(box.left, box.top, box.left, box.bottom, "lc-axis"));
-    nodes.push(charts.text((box.left + box.right) / 2, box.bottom + 40, xTitle, { "text-anchor": "middle", class: "lc-axis-title" }));
-    nodes.push(charts.text(box.left - 40, box.top - 14, yTitle, { class: "lc-axis-title" }));
     return nodes;
   };
 
@@ -81,8 +79,11 @@
   charts.legend = (points) =>
     ui.el("ul", { class: "lc-keys" }, points.map((p) => ui.el("li", {}, charts.key(p.shape, p.hue, p.hollow), p.label)));
 
-  charts.root = (width, height, label, nodes) =>
-    svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label, class: "lc-chart" }, nodes);
+  // The drawing, with the axis titles as text around it that wraps on a phone.
+  charts.root = (width, height, label, nodes, xTitle, yTitle) =>
+    ui.el("div", {}, yTitle ? ui.el("p", { class: "lc-axis-title" }, `↑ ${yTitle}`) : null,
+      svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label, class: "lc-chart" }, nodes),
+      ui.el("p", { class: "lc-axis-title lc-x" }, `${xTitle} →`));
 
   // Labels beside points, to the right and below, pushed down until none overlaps; a thin leader ties each to its point.
   // `under(x)` is the lowest y that something drawn reaches at x: a label that has to stand left of its point keeps below.

@@ -65,7 +65,7 @@
     get(names, otherwise = REQUIRED) {
       const found = this.given(...names);
       if (found) return found[1];
-      for (const name of names) if (name in this.defaults) return this.defaults[name];
+      for (const name of names) if (name in this.defaults && !(name in this.values)) return this.defaults[name];
       if (otherwise !== REQUIRED) return otherwise;
       throw this.error(`${names[0]}${names.length > 1 ? ` (or ${names.slice(1).join(", ")})` : ""} is missing`);
     }
@@ -96,6 +96,7 @@
     const first = f.integer(["max_window_layers"], REQUIRED, 0);
     return each(n, (i) => (i >= first ? "sliding" : "full"));
   };
+  const allSlide = (f, n) => each(n, () => (f.flag("use_sliding_window") ? "sliding" : "full"));
   const nthFull = (period) => (f, n) => {
     const every = f.integer(["sliding_window_pattern", "_sliding_window_pattern"], period);
     return each(n, (i) => ((i + 1) % every ? "sliding" : "full"));
@@ -125,7 +126,7 @@
   const hybrid = (f) => ({ ...qwen3(f), attention_gate: true, shared_gate: true });
   const gemma = (norms_per_layer, qk_norm = false) => (f) => ({ ...attentionBias(f), norms_per_layer, qk_norm });
   const falcon = (f) => {
-    const modern = f.flag("new_decoder_architecture");
+    const modern = f.flag("new_decoder_architecture") || f.values.model_type === "RefinedWeb";
     const bias = everyBias(f.flag("bias"));
     return { ...bias, norms_per_layer: modern ? f.integer(["num_ln_in_parallel_attn"], 2) : f.flag("parallel_attn", true) ? 1 : 2 };
   };
@@ -134,6 +135,7 @@
     if (f.integer(["word_embed_proj_dim"], 0) !== f.integer(["hidden_size"]) || !f.flag("do_layer_norm_before", true)) return null;
     return { ...everyBias(f.flag("enable_bias", true)), positions: f.integer(["max_position_embeddings"]) + 2 };
   };
+  const deepseek = (f) => ({ ...attentionBias(f), router_bias: f.get(["topk_method"], null) === "noaux_tc" });
   const gptOss = (f) => ({ ...attentionBias(f), mlp_bias: true, sinks: true, router_bias: true });
 
   const DELTA_NET = {
@@ -143,14 +145,14 @@
   const GEMMA = { tie_word_embeddings: true, head_dim: 256 };
   const GEMMA3 = { ...GEMMA, vocab_size: 262208, sliding_window: 4096, num_attention_heads: 8, num_key_value_heads: 4, max_position_embeddings: 131072 };
   const TIED = { tie_word_embeddings: true };
-  // model_type → [weights, which layers slide, class defaults]
+  // model_type → [weights, which layers slide, class defaults, MLP width in units of hidden if left out]
   const FAMILIES = {
     llama: [llama],
     mistral: [plain, sliding, { num_key_value_heads: 8, sliding_window: 4096 }],
     mixtral: [plain, sliding, { num_key_value_heads: 8 }],
     qwen2: [() => ({ qkv_bias: true }), upperSlide, { max_window_layers: 28 }],
     qwen3: [qwen3, upperSlide, { max_window_layers: 28, head_dim: 128 }],
-    qwen3_moe: [qwen3],
+    qwen3_moe: [qwen3, allSlide],
     qwen3_next: [hybrid, nthAttends, DELTA_NET],
     qwen3_5_text: [hybrid, nthAttends, DELTA_NET],
     qwen3_5_moe_text: [hybrid, nthAttends, DELTA_NET],
@@ -159,14 +161,14 @@
     gemma2: [gemma(4), nthFull(2), { ...GEMMA, sliding_window: 4096 }],
     gemma3_text: [gemma(4, true), nthFull(6), GEMMA3],
     cohere2: [() => null, nthFull(4), TIED],
-    falcon: [falcon, full, TIED],
-    RefinedWeb: [falcon, full, TIED],
-    RefinedWebModel: [falcon, full, TIED],
-    gpt2: [gpt2, full, TIED],
+    falcon: [falcon, full, TIED, 4],
+    RefinedWeb: [falcon, full, TIED, 4],
+    RefinedWebModel: [falcon, full, TIED, 4],
+    gpt2: [gpt2, full, TIED, 4],
     opt: [opt, full, TIED],
-    deepseek_v2: [llama],
-    deepseek_v3: [llama],
-    kimi_k2: [llama],
+    deepseek_v2: [deepseek],
+    deepseek_v3: [deepseek],
+    kimi_k2: [deepseek],
     gpt_oss: [gptOss, otherSlides],
   };
 
@@ -175,7 +177,7 @@
     const old = ["falcon", "RefinedWebModel"].includes(type) && !f.flag("new_decoder_architecture");
     if (old || type === "gpt_bigcode") return f.flag("multi_query", true) ? 1 : heads;
     const shared = f.integer(NAMES.kvHeads, heads);
-    if (shared > heads || heads % shared) throw f.error(`${shared} key-value heads cannot be shared evenly by num_attention_heads=${heads}`);
+    if (shared > heads || heads % shared) throw f.error(`${NAMES.kvHeads[0]}=${shared} does not divide num_attention_heads=${heads}`);
     return shared;
   }
 
@@ -210,8 +212,7 @@
     if (!n_experts) return null;
     const top_k = f.integer(NAMES.topK);
     if (top_k > n_experts) throw f.error(`${NAMES.topK[0]}=${top_k} is more than the ${n_experts} experts there are`);
-    const own = f.given("moe_intermediate_size");
-    const moe_intermediate = own ? f.integer(["moe_intermediate_size"]) : f.integer(["moe_intermediate_size", ...NAMES.intermediate]);
+    const moe_intermediate = f.integer(["moe_intermediate_size"], null) || f.integer(NAMES.intermediate);
     const n_shared = f.integer(["n_shared_experts", "num_shared_experts"], 0, 0);
     const shared_intermediate = f.integer(["shared_expert_intermediate_size"], n_shared * moe_intermediate, 0);
     return { n_experts, top_k, moe_intermediate, n_shared: n_shared || Number(shared_intermediate > 0), shared_intermediate, dense_layers: denseLayers(f, n) };
@@ -253,13 +254,13 @@
     if ((content.architectures || []).some((kind) => String(kind).includes("MaskedLM"))) {
       throw new Error(`${source}: architectures=${short(content.architectures)} is an encoder; it keeps no KV cache`);
     }
-    const [weights, rule = full, defaults = {}] = Object.hasOwn(FAMILIES, type) ? FAMILIES[type] : [() => null, unknownRule];
-    return { f: new Fields(values, defaults, source), type, weights, rule };
+    const [weights, rule = full, defaults = {}, factor] = Object.hasOwn(FAMILIES, type) ? FAMILIES[type] : [() => null, unknownRule];
+    return { f: new Fields(values, defaults, source), type, weights, rule, factor };
   }
 
   // The fields of a model out of a config object; throws an Error of one sentence that names the field.
   function fromConfig(content) {
-    const { f, type, weights, rule } = enter(content);
+    const { f, type, weights, rule, factor } = enter(content);
     for (const [field, why] of Object.entries(REFUSED)) {
       if (truthy(f.values[field])) throw f.error(`${field}=${short(f.values[field])} means ${why}, which this reader does not model`);
     }
@@ -268,11 +269,11 @@
     const n_kv_heads = keyValueHeads(f, n_heads, type);
     const head_dim = mla ? mla.nope_dim + mla.rope_dim : headWidth(f, hidden, n_heads);
     const moe = experts(f, n_layers);
-    const width = f.integer(NAMES.intermediate, moe ? null : 4 * hidden);
-    if (width === null && moe.dense_layers) throw f.error(`${NAMES.intermediate[0]} is missing, and ${moe.dense_layers} layers have a dense MLP`);
+    const dense = () => (factor ? f.integer(NAMES.intermediate, factor * hidden) : f.integer(NAMES.intermediate));
+    const intermediate = moe && moe.dense_layers === 0 ? moe.moe_intermediate : dense();
     const model = {
       name: f.values._name_or_path || "config.json", model_type: type, n_layers, hidden, n_heads, n_kv_heads, head_dim,
-      intermediate: width || moe.moe_intermediate, vocab: f.integer(["vocab_size"]), tied_embeddings: f.flag("tie_word_embeddings"),
+      intermediate, vocab: f.integer(["vocab_size"]), tied_embeddings: f.flag("tie_word_embeddings"),
       layers: layers(f, rule, n_layers, 2 * n_kv_heads * head_dim, mla, delta_net), context: f.integer(NAMES.context, null), moe, mla, delta_net,
     };
     const beyond = weights(f);
@@ -283,7 +284,7 @@
   function parse(text) {
     let content;
     try {
-      content = JSON.parse(text);
+      content = JSON.parse(text.replace(/([[:,]\s*)(-?Infinity|NaN)(?=\s*[,\]}])/g, "$1null")); // which Python writes into JSON
     } catch (error) {
       throw new Error(text.trim() ? `This is not JSON (${error.message}); paste the whole config.json, from the first { to the last }.` : "Nothing was pasted; paste the whole config.json, from the first { to the last }.");
     }

@@ -12,8 +12,8 @@
 
   // spec: { bandwidth, roofs: [{ peak, label }], points: [{ intensity, label, shape, hue, hollow }] }, all names in env.
   charts.roofline = (spec, env, width) => {
-    const height = width < 480 ? 330 : 400;
-    const box = { left: 54, right: width - 12, top: 34, bottom: height - 48 };
+    const height = width < 480 ? 280 : 350;
+    const box = { left: 54, right: width - 12, top: 8, bottom: height - 26 };
     box.width = box.right - box.left;
     const beta = env[spec.bandwidth];
     const roofs = [];
@@ -28,7 +28,7 @@
     const y = charts.scale(xs[0] * beta, top * 2.2, box.bottom, box.top, true);
     const attainable = (I, F) => Math.min(F, I * beta);
 
-    const nodes = charts.axes(box, x, y, "arithmetic intensity (FLOP/B), log", "attainable (FLOP/s), log");
+    const nodes = charts.axes(box, x, y);
     for (const roof of [...roofs].reverse()) {
       const ridge = roof.F / beta;
       const name = roof.main ? "lc-roof" : "lc-roof lc-other";
@@ -54,7 +54,7 @@
     for (const p of placed) nodes.push(charts.marker(p.shape, p.x, p.y, p.hue, p.hollow));
     const spoken = points.map((p) => `${p.label} ${number(p.I)} FLOP/B reaches ${ui.format(attainable(p.I, F), "FLOP/s")}`);
     const label = `Roofline, log axes: ridge at ${number(F / beta)} FLOP/B under ${ui.format(F, "FLOP/s")}. ${spoken.join("; ")}.`;
-    return ui.el("div", {}, charts.root(width, height, label, nodes), narrow ? charts.legend(placed) : null);
+    return ui.el("div", {}, charts.root(width, height, label, nodes, "arithmetic intensity (FLOP/B), log", "attainable rate (FLOP/s), log"), narrow ? charts.legend(placed) : null);
   };
 
   const ridgeSide = (at, box) => (at > box.right - 130 ? { "text-anchor": "end", dx: -12, class: "lc-label" } : { class: "lc-label" });

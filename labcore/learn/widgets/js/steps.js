@@ -61,7 +61,7 @@
     steps.forEach((step, i) => {
       env[step.id] ??= null;
       if (env[step.id] !== null || !holds(step.when, env)) return;
-      env[step.id] = step.search ? search(step, steps.slice(0, i), given) : evaluate(step, env);
+      env[step.id] = step.search ? search(step, steps.slice(0, i).filter((s) => !s.search), given) : evaluate(step, env);
     });
     return env;
   }

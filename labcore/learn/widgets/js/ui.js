@@ -48,7 +48,7 @@
     if (value === null || value === undefined || Number.isNaN(value)) return "—";
     if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
     const size = Math.abs(value);
-    if (size >= 1e15 || (size > 0 && size < 1e-4)) return value.toExponential(digits - 1).replace("-", "−");
+    if (size >= 1e15 || (size > 0 && size < 1e-4)) return value.toExponential(digits - 1).replaceAll("-", "−");
     const text = size >= 1000 ? size.toFixed(0) : String(Number(size.toPrecision(digits)));
     const [whole, part] = text.split(".");
     return (value < 0 ? "−" : "") + group(whole) + (part ? `.${part}` : "");
