@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,11 +86,20 @@ class Row:
 class RunBuilder:
     """Collects the rows of one run between two measurements of the ceilings.
 
-    `device` is "cpu" or "cuda"; `threads` is the torch thread count of everything timed on the CPU.
+    `device` is "cpu" or "cuda"; `threads` is the torch thread count of everything timed on the CPU; `say` is told of
+    every row as it is added, because a run takes minutes.
     """
 
-    def __init__(self, device: str, threads: int, ceilings: Sequence[Ceiling], suites: Sequence[str] = ()) -> None:
-        self.device, self.threads, self.before, self.suites = device, threads, list(ceilings), list(suites)
+    def __init__(
+        self,
+        device: str,
+        threads: int,
+        ceilings: Sequence[Ceiling],
+        suites: Sequence[str] = (),
+        say: Callable[[str], object] = lambda line: None,
+    ) -> None:
+        self.say, self.device, self.threads = say, device, threads
+        self.before, self.suites = list(ceilings), list(suites)
         self.started = datetime.now(UTC)
         self.commit, self.dirty = devices.git_state()
         self.description = devices.describe(device)
@@ -110,6 +119,8 @@ class RunBuilder:
         if problem := next(row_problems(finished), None):
             raise DataError(f"{problem}; mend the measurement")
         self.rows.append(finished)
+        share = finished["ratio"]
+        self.say(f"  {row.key:<26} {share['median']:>8.3g} {share['kind']} ({finished['met'] or 'no bar'})")
         return finished
 
     def add_version(self, package: str) -> None:
@@ -194,7 +205,11 @@ def rows(run: Mapping, pattern: str = "*") -> list[dict]:
 def provenance(run: Mapping) -> str:
     """One line for a page: run, device, threads, versions, commit, and how far the ceilings drifted."""
     device, versions = run["device"], run["versions"]
-    where = device["name"] if device["kind"] == "cuda" else f"{device['name']}, {run['threads']} threads"
+    where = (
+        device["name"]
+        if device["kind"] == "cuda"
+        else f"{device['name']}, {run['threads']} thread{'s' * (run['threads'] > 1)}"
+    )
     packages = [f"{name} {versions[name]}" for name in ("python", "torch", "triton", "numpy") if name in versions]
     commit = f"commit {run['git'][:7]}{' (modified)' if run['dirty'] else ''}" if run["git"] else "no commit"
     drift = max((abs(one["drift"]) for one in run["ceilings"]), default=0.0)

@@ -49,7 +49,9 @@ def _span(summary: Mapping, unit: str) -> str:
 
 
 def si(value: float, unit: str = "") -> str:
-    """`value` to three digits with an SI prefix: 2.95e10 B/s becomes "29.5 GB/s"."""
+    """`value` to three digits with an SI prefix, 2.95e10 B/s as "29.5 GB/s"; a plain number (unit "1") as it is."""
+    if unit == "1":
+        return f"{value:.3g}"
     for prefix, size in PREFIXES.items():
         if abs(value) >= 0.9995 * size:  # 999.6 GB/s is written 1 TB/s, not 1e+03 GB/s
             return f"{value / size:.3g} {prefix}{unit}".strip()

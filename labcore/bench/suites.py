@@ -51,7 +51,7 @@ def record(names: Sequence[str], device: str, threads: int, say: Say = print) ->
     """
     counts = sorted({1, threads})
     say(f"ceilings of this machine ({device}), before:")
-    run = RunBuilder(device, threads, measure_ceilings(device, counts, say=say), ["ceilings", *names])
+    run = RunBuilder(device, threads, measure_ceilings(device, counts, say=say), ["ceilings", *names], say)
     for name in names:
         say(f"suite {name}:")
         try:

@@ -202,9 +202,11 @@ def test_suites_read_the_ceilings_of_their_own_run():
         builder.ceiling("matmul.fp4")
 
 
-def test_a_key_is_used_once():
-    builder = RunBuilder("cpu", 2, [])
+def test_a_key_is_used_once_and_every_row_is_told():
+    said = []
+    builder = RunBuilder("cpu", 2, [], say=said.append)
     builder.add(row())
+    assert said[0].split() == ["cpu.decode.peer", "1.98", "speedup", "(target)"]
     with pytest.raises(InputError, match="already in this run"):
         builder.add(row())
 
@@ -253,11 +255,12 @@ def test_every_committed_run_is_valid():
 
 
 def test_figures_are_printed_with_si_prefixes():
-    assert [si(2.95e10, "B/s"), si(9.996e11, "B/s"), si(0.0105, "s"), si(3e-7, "s")] == [
+    assert [si(2.95e10, "B/s"), si(9.996e11, "B/s"), si(0.0105, "s"), si(3e-7, "s"), si(0.928, "1")] == [
         "29.5 GB/s",
         "1 TB/s",
         "10.5 ms",
         "300 ns",
+        "0.928",
     ]
 
 
