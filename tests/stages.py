@@ -14,6 +14,8 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 
+from labcore.learn.authoring import find_notebooks
+
 ROOT = Path(__file__).resolve().parent.parent
 REPORTS = ROOT / "_build" / "reports"
 JOBS = os.environ.get("LABCORE_JOBS", str(min(2, os.cpu_count() or 1)))
@@ -25,16 +27,10 @@ SANITIZE = ROOT / "tests" / "notebooks" / "sanitize.cfg"
 COUNTS = ("passed", "failed", "skipped")
 
 
-def notebooks(*folders: str) -> list[str]:
-    """Paths of the committed notebooks, relative to the root."""
-    return [str(p.relative_to(ROOT)) for folder in folders for p in sorted((ROOT / folder).glob("*.ipynb"))]
-
-
 def stages() -> dict[str, tuple[list[list[str]], dict[str, str]]]:
     """Stage -> (commands, additional environment). A stage without commands has nothing to run in this checkout."""
-    pages, labs = notebooks("book", "labs"), notebooks("labs")
+    pages = [str(path.relative_to(ROOT)) for path in find_notebooks(ROOT)]
     compared = [*PYTEST, "--nbval", f"--nbval-sanitize-with={SANITIZE}", *NBVAL, *pages]
-    solved = [*PYTEST, "--nbval-lax", *NBVAL, *labs]
     apart = ["--ignore=tests/book", "--ignore=tests/mutants"]
     ruff = [sys.executable, "-m", "ruff"]
     return {
@@ -42,7 +38,6 @@ def stages() -> dict[str, tuple[list[list[str]], dict[str, str]]]:
         "unit": ([[*PYTEST, *SPREAD, "tests", *apart]], {}),
         "mutants": ([[*PYTEST, "tests/mutants"]] if list(ROOT.glob("tests/mutants/test_*.py")) else [], {}),
         "nbval": ([compared] if pages else [], {"LABCORE_MODE": "recorded"}),
-        "labs solved": ([solved] if labs else [], {"LABCORE_MODE": "recorded", "LABCORE_CHECK": "solved"}),
         "browser": ([[*PYTEST, "tests/book"]], {}),
     }
 
