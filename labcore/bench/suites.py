@@ -17,6 +17,7 @@ from labcore.bench.timing import pinned_threads
 from labcore.core.errors import FetchError, InputError
 
 CPU_SUITES: dict[str, str] = {
+    "working_set": "labcore.bench.working_set:suite",
     "decode": "labcore.model.bench:decode_suite",
     "roofline": "labcore.model.bench:roofline_suite",
     "memory": "labcore.model.bench:memory_suite",

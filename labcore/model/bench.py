@@ -232,6 +232,9 @@ def roofline_suite(run: RunBuilder) -> None:
     ids = prompt_ids(PROMPT, path)
     weights, kv = weight_bytes_per_pass(model), kv_bytes_per_token(model)
     beta, rate = run.ceiling("read_bandwidth"), run.ceiling("matmul.fp32")
+    single = Decoder(model, ids, 1, PROMPT + 8)
+    single.run(8)
+    alone = single.tokens
     for batch in BATCHES:
         decoder = Decoder(model, ids, batch, PROMPT + 8)
         seconds = measure(lambda d=decoder: d.run(8), rounds=9, min_time=0)
@@ -254,7 +257,10 @@ def roofline_suite(run: RunBuilder) -> None:
                 flops=float(flops),
                 bytes=float(read),
                 shape={"model": MODEL, "batch": batch, "context": PROMPT + 4},
-                correct={"pass": True, "how": "exact path; its tokens are compared with transformers in the tests"},
+                correct={
+                    "pass": bool((decoder.tokens == alone).all()),
+                    "how": "every sequence's eighth token is the one it gets alone",
+                },
                 method="8 steps from the same position, 9 samples",
             )
         )
@@ -266,13 +272,14 @@ def memory_suite(run: RunBuilder) -> None:
     code = (
         "import resource, torch\n"
         "import labcore.model.llm as m\n"
+        "from labcore.model.stats import kv_bytes_per_token\n"
         "from labcore.core.sampling_params import SamplingParams\n"
         f"torch.set_num_threads({run.threads})\n"
         "rss = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
         "before = rss()\n"
         f"llm = m.LLM({str(path)!r}, quantization='gguf', progress=False)\n"
         f"llm.generate([list(range(1000, {1000 + PROMPT}))], SamplingParams(temperature=0, max_tokens={NEW}))\n"
-        "print(before, rss(), llm.kv_bytes)\n"
+        f"print(before, rss(), kv_bytes_per_token(llm.model) * {PROMPT + NEW - 1})\n"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     before, peak, kv = (float(word) for word in out.split())
@@ -289,7 +296,10 @@ def memory_suite(run: RunBuilder) -> None:
             bytes=peak,
             shape={"model": MODEL, "prompt": PROMPT, "new_tokens": NEW},
             config={"after_imports": before, "file": path.stat().st_size, "kv": kv},
-            correct={"pass": True, "how": "ru_maxrss over (resident size after imports + file bytes + KV bytes)"},
+            correct={
+                "pass": before < peak,
+                "how": "ru_maxrss over (resident size after imports + file bytes + KV bytes); the peak follows the load",
+            },
             method="ru_maxrss of a child process",
         )
     )

@@ -12,6 +12,7 @@ from labcore.core.errors import InputError
 from labcore.core.sampling_params import SamplingParams
 from labcore.model.chat import Message, render
 from labcore.model.checkpoints import fetch
+from labcore.model.fast import serve_blocks
 from labcore.model.generate import generate
 from labcore.model.loader import Transform, load_model, open_checkpoint
 from labcore.model.sequence import Sequence
@@ -55,7 +56,8 @@ class LLM:
 
     model: an id such as "smollm2-135m", a GGUF file, a safetensors folder, or a hub id; see `checkpoints.fetch`.
     device: a torch device; None takes a GPU if torch sees one. dtype: "float32" carries every identity check.
-    transform: swaps modules while the model is built; see `loader.load_model`.
+    quantization: None dequantizes every weight; "gguf" computes in bf16 from a GGUF file's own 4-bit blocks, on the
+    CPU (`fast.serve_blocks`). transform: swaps modules while the model is built; see `loader.load_model`.
     """
 
     def __init__(
@@ -64,11 +66,20 @@ class LLM:
         *,
         device: str | None = None,
         dtype: str = "float32",
+        quantization: str | None = None,
         transform: Transform | None = None,
         progress: bool = True,
     ):
         if dtype not in DTYPES:
             raise InputError(f"dtype={dtype!r}: must be one of {', '.join(DTYPES)}")
+        if quantization not in (None, "gguf"):
+            raise InputError(f"quantization={quantization!r}: must be None or 'gguf'")
+        if quantization == "gguf":
+            if device not in (None, "cpu") or transform is not None:
+                raise InputError(
+                    "quantization='gguf' runs on the CPU and is a transform itself; drop device= and transform="
+                )
+            device, dtype, transform = "cpu", "bfloat16", serve_blocks
         self.device = _device(device)
         checkpoint = open_checkpoint(fetch(model, progress=progress))
         self.tokenizer = checkpoint.tokenizer()

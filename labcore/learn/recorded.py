@@ -1,0 +1,34 @@
+"""Recorded runs for pages: find the newest one that holds the rows a figure needs."""
+
+from __future__ import annotations
+
+import fnmatch
+from pathlib import Path
+from typing import Any
+
+import labcore
+from labcore.bench.record import load_run
+from labcore.core.errors import DataError
+
+RESULTS = Path("book") / "results"
+
+
+def results_folder() -> Path:
+    """The book's folder of recorded runs: above the working directory, else beside the package's checkout."""
+    starts = (Path.cwd(), *Path.cwd().parents, Path(labcore.__file__).parents[1])
+    for start in starts:
+        if (start / RESULTS).is_dir():
+            return start / RESULTS
+    raise DataError("no book/results folder above the working directory; open the notebook inside a clone of the book")
+
+
+def recorded_run(pattern: str, device: str = "cpu") -> dict[str, Any]:
+    """The newest recorded run on `device` with a row whose key matches `pattern` ("cpu.roofline.*").
+
+    Raises DataError naming the command that records it when there is none.
+    """
+    for path in sorted(results_folder().glob(f"*-{device}-*.json"), reverse=True):
+        run = load_run(path)
+        if any(fnmatch.fnmatchcase(row["key"], pattern) for row in run["rows"]):
+            return run
+    raise DataError(f"no recorded run on {device} has rows {pattern!r}; record one with make bench")
