@@ -298,7 +298,7 @@ def memory_suite(run: RunBuilder) -> None:
             config={"after_imports": before, "file": path.stat().st_size, "kv": kv},
             correct={
                 "pass": before < peak,
-                "how": "ru_maxrss over (resident size after imports + file bytes + KV bytes); the peak follows the load",
+                "how": "ru_maxrss over (size after imports + file bytes + KV bytes), both read in the child",
             },
             method="ru_maxrss of a child process",
         )
