@@ -156,6 +156,17 @@ def test_the_theme_follows_the_system_until_it_is_chosen(visit):
     assert page.evaluate("document.documentElement.dataset.theme") == chosen
 
 
+def test_no_light_card_stands_behind_an_interactive_part_in_the_dark(new_page, built_book, pages):
+    page, seen = new_page(theme="dark"), []
+    for path in pages:
+        page.goto((built_book / path).as_uri(), wait_until="load")
+        seen += page.eval_on_selector_all(
+            ".cell_output .text_html:has([data-labcore-widget])",
+            "els => els.map(e => getComputedStyle(e).backgroundColor)",
+        )
+    assert seen and set(seen) == {"rgba(0, 0, 0, 0)"}
+
+
 @pytest.fixture
 def bad_page(tmp_path) -> Path:
     """A page that does what no page of the book may do."""
