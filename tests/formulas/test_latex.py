@@ -53,14 +53,11 @@ def test_latex_evaluates_to_the_function(f):
 
 def test_the_reader_notices_a_wrong_page():
     inputs = {"n": 100.0, "S": 16.0}
-    assert evaluate(r"\frac{n}{n + \frac{S - 1}{2}}", inputs) == pytest.approx(
-        formula["kv.paging.utilization"](**inputs)
-    )
-    assert evaluate(r"\frac{n}{n + S - \frac{1}{2}}", inputs) != pytest.approx(
-        formula["kv.paging.utilization"](**inputs)
-    )
+    value = pytest.approx(formula["kv.paging.utilization"](**inputs))
+    assert evaluate(r"\frac{n}{n + \frac{S - 1}{2}}", inputs) == value
+    assert evaluate(r"\frac{n}{n + S - \frac{1}{2}}", inputs) != value
     for unreadable in (r"n \cdot S", "n +", r"\frac{n}", "q"):
-        with pytest.raises(ValueError, match="expected|cannot read"):
+        with pytest.raises(ValueError, match=r"expected|cannot read"):
             evaluate(unreadable, inputs)
 
 
