@@ -41,7 +41,8 @@ class Table:
 
     @staticmethod
     def _cell(tag: str, text: str, right: bool, attributes: str = "") -> str:
-        return f'<{tag}{attributes} style="text-align: {"right" if right else "left"}">{html.escape(text)}</{tag}>'
+        side = "right" if right else "left"
+        return f'<{tag}{attributes} style="padding: 0.2em 0.7em; text-align: {side}">{html.escape(text)}</{tag}>'
 
 
 def show_table(rows: Iterable[Sequence], header: Sequence[str], digits: int = 4, caption: str = "") -> Table:

@@ -67,6 +67,7 @@ def make(**changes) -> Exercise:
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
     monkeypatch.delenv("LABCORE_CHECK", raising=False)
+    exercises.load_lab("lab00")
     monkeypatch.setattr(exercises.exercise, "_registry", dict(exercises.exercise._registry))
     exercises.register(make())
     exercises.start_session()
@@ -425,6 +426,16 @@ def test_an_incomplete_exercise_is_refused(changes, rule):
         make(**changes)
 
 
+def test_the_benchmark_row_is_a_valid_one():
+    from labcore.bench.validation import row_problems
+    from labcore.learn import bench
+
+    rows = []
+    bench.suite(type("Run", (), {"add": lambda self, row: rows.append(row.to_json())})())
+    assert [row["key"] for row in rows] == ["learn.check"] and rows[0]["correct"]["pass"]
+    assert not list(row_problems(rows[0]))
+
+
 def test_an_id_belongs_to_one_exercise():
     elsewhere = eval("lambda lengths, block_size: 0.0", {"__name__": "another.module"})
     with pytest.raises(InputError, match="taken by lab99"):
@@ -493,7 +504,7 @@ def test_damage_is_found_at_any_depth():
 
 def test_values_are_described_alike_everywhere():
     assert describe(object()) == "a object"
-    assert describe(1e9) == "1,000,000,000" and describe(0.1 + 0.2) == "0.3"
+    assert describe(1e9) == "1,000,000,000" and describe(3.35e12) == "3.35e+12" and describe(0.1 + 0.2) == "0.3"
     assert describe(np.ones((2, 3))) == "an array of shape (2, 3)"
     assert describe_both(1.00000001, 1.0) == ("1.00000001", "1")
     assert len(describe("x" * 500)) <= 80

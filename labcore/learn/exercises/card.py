@@ -30,7 +30,8 @@ class Card:
             f"<details>\n<summary>Hint {n} of 3</summary>\n\n{text}\n\n</details>"
             for n, text in enumerate(one.hints, 1)
         )
-        return f"**{one.title}** · `{one.id}`\n\n{self.facts}\n\n*Asked as:* {one.asked}\n\n{one.spec}\n\n{hints}"
+        head = f"**Exercise: {one.title}** · `{one.id}`\n\n{self.facts}"
+        return f"{head}\n\n*Asked as:* {one.asked}\n\n{one.spec}\n\n{hints}"
 
 
 def _dots(n: int) -> str:

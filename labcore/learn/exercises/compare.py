@@ -159,7 +159,7 @@ def describe(value: object, digits: int = 6) -> str:
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if isinstance(value, float):
-        return f"{value:,.0f}" if 1e5 <= abs(value) < 1e15 and digits <= 6 else f"{value:.{digits}g}"
+        return f"{value:,.0f}" if 1e5 <= abs(value) < 1e12 and digits <= 6 else f"{value:.{digits}g}"
     if isinstance(value, list | tuple):
         text = ", ".join(describe(v, digits) for v in value)
         text = f"[{text}]" if isinstance(value, list) else f"({text})"
