@@ -229,7 +229,8 @@ def test_a_table_reads_well_in_a_terminal_and_in_a_page():
         "B200    2,250  8,000  False",
     ]
     page = table._repr_html_()
-    assert '<th scope="col" style="padding: 0.2em 0.7em; text-align: left">GPU</th>' in page and "Two &lt;GPUs&gt;" in page
+    assert '<th scope="col" style="padding: 0.2em 0.7em; text-align: left">GPU</th>' in page
+    assert "<caption>Two &lt;GPUs&gt;</caption>" in page
     assert page.count("<tr>") == 3
 
 
