@@ -1,17 +1,19 @@
 """Recorded event traces for the Player: the JSON that an engine writes, and the check that it is consistent.
 
 A trace is a header and a list of steps. A step holds events, the values of the trace's counters after it, and an
-optional note. `trace(view=…, …)` builds and checks one; `replay(trace)` yields the state after every step. Views:
+optional note. `trace(view=…, …)` builds and checks one; `replay(trace)` yields the state after every step.
 
-| view | header | events of a step |
-|---|---|---|
-| blocks | num_blocks, block_size | allocate seq block · append seq tokens · share seq block · copy seq block to · free seq · preempt seq |
-| gantt | slots, step_unit | run slot request kind(prefill, decode) tokens; a slot without an event is idle |
-| tokens | — | round drafted accepted resampled bonus: drafted[:accepted] are kept, then the resampled or the bonus token |
-| tiles | rows, columns, tile (its sides), causal | tile row column skipped values |
+The views, and the fields of each operation `op`:
+
+- blocks (header: num_blocks, block_size). allocate, share: seq block; append: seq tokens; copy: seq block to;
+  free, preempt: seq
+- gantt (header: slots, step_unit). run: slot request kind tokens, kind being prefill or decode; other slots are idle
+- tokens (no header). round: drafted accepted resampled bonus
+- tiles (header: rows, columns, tile (its two sides), causal). tile: row column skipped values
 
 Blocks are numbered from 0. `append` adds tokens to the sequence's last blocks, `share` maps a block that another
 sequence holds, `copy` replaces a shared block by a private copy, `free` and `preempt` drop every block of a sequence.
+A round keeps `drafted[:accepted]`, then the resampled token after a rejection, or the bonus token after none.
 """
 
 from __future__ import annotations

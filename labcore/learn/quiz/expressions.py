@@ -7,9 +7,10 @@ syntax tree, never evaluated as Python. A registered formula enters with its own
 from __future__ import annotations
 
 import ast
+import keyword
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import sympy as sp
@@ -27,6 +28,11 @@ _BINARY = {
     ast.Div: lambda a, b: a / b,
     ast.Pow: lambda a, b: a**b,
 }
+RESERVED = set(
+    "await break case catch class const continue debugger default delete do else enum export extends finally for "
+    "function if import in instanceof let new null return super switch this throw try typeof var void while with "
+    "yield true false arguments eval undefined NaN Infinity Math".split()
+)
 _COMPARE = {ast.Lt: sp.Lt, ast.LtE: sp.Le, ast.Gt: sp.Gt, ast.GtE: sp.Ge}
 
 
@@ -85,6 +91,7 @@ def _names(words: Iterable[str]) -> str:
     return ", ".join(sorted(words))
 
 
+@cache
 def parse(text: str) -> Expression:
     """Read arithmetic or one comparison. Raises InputError naming the part that is neither."""
     try:
@@ -94,12 +101,14 @@ def parse(text: str) -> Expression:
     return Expression(_convert(tree.body, text))
 
 
-def from_formula(name: str, replace: Mapping[str, str]) -> Expression:
-    """The registered formula `name` in base units; its inputs are the item's names, or what `replace` puts there.
+@cache
+def from_formula(name: str, replacements: tuple[tuple[str, str], ...] = ()) -> Expression:
+    """The registered formula `name` in base units; its inputs are the item's names, or (input, expression).
 
     An input counts in the unit the formula declares for it. Raises InputError when there is no such formula or
-    `replace` names an input that it does not have.
+    `replacements` names an input that it does not have.
     """
+    replace = dict(replacements)
     try:
         f = formula[name]
     except UnknownFormula as error:
@@ -113,5 +122,5 @@ def from_formula(name: str, replace: Mapping[str, str]) -> Expression:
 
 def check_name(name: str) -> None:
     """Raise InputError unless `name` can stand for itself in Python and in JavaScript."""
-    if not name.isidentifier() or not name.isascii() or sp.jscode(sp.Symbol(name)) != name or name in FUNCTIONS:
+    if not (name.isidentifier() and name.isascii()) or name in RESERVED or name in FUNCTIONS or keyword.iskeyword(name):
         raise InputError(f"{name!r} cannot be a name; use ASCII letters, digits and _, and no word of JavaScript")

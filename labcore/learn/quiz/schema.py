@@ -57,7 +57,7 @@ class Computed(Strict):
     @property
     def compiled(self) -> Expression:
         """The parsed expression. Raises InputError."""
-        return parse(self.expr) if self.expr is not None else from_formula(self.formula, self.replace)
+        return parse(self.expr) if self.expr is not None else from_formula(self.formula, tuple(self.replace.items()))
 
 
 class Answer(Computed):

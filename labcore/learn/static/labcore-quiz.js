@@ -160,7 +160,7 @@ const { el, number } = W.ui;
 const FIELD = /\{(\w+)(?::([^{}]+))?\}/g;
 const FIXED = /^,?\.(\d)(f|%)$/;
 const MATH = /(\$[^$]+\$)/;
-const SPAN = /`([^`]+)`|\*\*([^*]+)\*\*|\*([^*]+)\*|\$([^$]+)\$/g;
+const SPAN = /\x60([^\x60]+)\x60|\*\*([^*]+)\*\*|\*([^*]+)\*|\$([^$]+)\$/g;
 function uniform(seed) {
 let state = seed >>> 0;
 return () => {

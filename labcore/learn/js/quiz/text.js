@@ -6,7 +6,7 @@
   const FIELD = /\{(\w+)(?::([^{}]+))?\}/g;
   const FIXED = /^,?\.(\d)(f|%)$/;
   const MATH = /(\$[^$]+\$)/;
-  const SPAN = /`([^`]+)`|\*\*([^*]+)\*\*|\*([^*]+)\*|\$([^$]+)\$/g;
+  const SPAN = /\x60([^\x60]+)\x60|\*\*([^*]+)\*\*|\*([^*]+)\*|\$([^$]+)\$/g;
 
   // mulberry32
   function uniform(seed) {
