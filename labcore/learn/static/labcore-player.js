@@ -67,7 +67,8 @@ const state = { tables: {}, lengths: {}, refs: Array(spec.num_blocks).fill(0), t
 spec.steps.slice(0, step + 1).forEach(({ events }, number) => {
 for (const e of events) {
 const table = state.tables[e.seq] || [];
-if (number === step) [...table.slice(e.op === "append" ? -1 : 0, e.op === "append" || e.op === "free" || e.op === "preempt" ? undefined : 0), e.block, e.to].forEach((b) => state.touched.add(b));
+const whole = e.op === "free" || e.op === "preempt";
+if (number === step) for (const b of whole ? table : [e.block, e.to, e.op === "append" ? table.at(-1) : undefined]) state.touched.add(b);
 if (e.op === "allocate" || e.op === "share") {
 state.refs[e.block] += 1;
 state.tables[e.seq] = [...table, e.block];
