@@ -59,20 +59,23 @@ class _Worker(threading.Thread):
         self.context = contextvars.copy_context()
         self.value: object = None
         self.error: BaseException | None = None
+        self.ended = threading.Event()  # join() cannot be asked again after Ctrl-C: Python 3.11 then takes it for ended
 
     def run(self) -> None:
         try:
             self.value = self.context.run(self.work)
         except BaseException as error:  # SystemExit and KeyboardInterrupt of the reader's code too
             self.error = error
+        finally:
+            self.ended.set()
 
     def stop(self) -> bool:
         """Raise TimeUp inside the thread until it ends or GRACE is over; whether it ended."""
         deadline = time.monotonic() + GRACE
-        while self.is_alive() and time.monotonic() < deadline:
+        while not self.ended.is_set() and time.monotonic() < deadline:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), ctypes.py_object(TimeUp))
-            self.join(POLL)
-        return not self.is_alive()
+            self.ended.wait(POLL)
+        return self.ended.is_set()
 
 
 def run_bounded(work: Callable[[], object], seconds: float) -> Outcome:
@@ -86,9 +89,9 @@ def run_bounded(work: Callable[[], object], seconds: float) -> Outcome:
         warnings.simplefilter("ignore")
         worker.start()
         try:
-            while worker.is_alive() and time.monotonic() < deadline:
-                worker.join(POLL)
-            in_time = not worker.is_alive()
+            while not worker.ended.wait(POLL) and time.monotonic() < deadline:
+                pass
+            in_time = worker.ended.is_set()
             ended = in_time or worker.stop()
         except KeyboardInterrupt:
             worker.stop()
