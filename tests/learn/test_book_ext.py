@@ -36,18 +36,22 @@ PROBLEM = """
 
 @pytest.fixture
 def build(tmp_path):
-    """`build("markdown", slug="OWNER/REPO", **{"book/practice/01.yml": text})` → (the page's HTML, the warnings)."""
+    """`build("markdown", slug="OWNER/REPO", **{"book/practice/01.yml": text})` → (the page's HTML, the warnings).
 
-    def run(markdown: str, slug: str = "OWNER/REPO", **files: str) -> tuple[str, str]:
+    again=True builds as `make book` does the second time: only what changed.
+    """
+
+    def run(markdown: str, slug: str = "OWNER/REPO", again: bool = False, **files: str) -> tuple[str, str]:
         files = {"conf.py": CONFIGURATION % slug, "index.md": f"# Title\n\n{markdown}\n", **files}
         for name, text in files.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(text, encoding="utf-8")
+            if not (tmp_path / name).exists() or (tmp_path / name).read_text(encoding="utf-8") != text:
+                (tmp_path / name).write_text(text, encoding="utf-8")
         warnings = io.StringIO()
         out = tmp_path / "out" / "html"
         with patch_docutils(), docutils_namespace():
             folders = (tmp_path, tmp_path, out, tmp_path / "out" / "doctrees")
-            Sphinx(*map(str, folders), "html", status=None, warning=warnings, freshenv=True).build()
+            Sphinx(*map(str, folders), "html", status=None, warning=warnings, freshenv=not again).build()
         return (out / "index.html").read_text(encoding="utf-8"), warnings.getvalue()
 
     return run
@@ -61,6 +65,13 @@ def test_the_scripts_load_deferred_and_in_order(build, tmp_path):
     assert all((tmp_path / "out" / "html" / "_static" / name).exists() for name in there)
     assert "sphinx-thebe.js" not in html and "unpkg.com" not in html
     assert warnings == ""
+
+
+def test_a_changed_style_reaches_a_book_that_is_built_already(build, tmp_path):
+    files = {"conf.py": CONFIGURATION % "OWNER/REPO" + 'html_static_path = ["styles"]\nhtml_css_files = ["own.css"]\n'}
+    for colour in ("red", "blue"):
+        build("", again=True, **files, **{"styles/own.css": f"p {{ color: {colour} }}"})
+        assert colour in (tmp_path / "out" / "html" / "_static" / "own.css").read_text()
 
 
 def test_the_data_script_is_one_assignment_of_json_and_deterministic(tmp_path):

@@ -40,19 +40,19 @@ def data_script(source: Path) -> str:
 
 
 def add_static_files(app: Sphinx, config: Config) -> None:
-    """Write the data script, register scripts and styles, and rewrite every page when one of them changed."""
+    """Write the data script, register scripts and styles, and rewrite every page when a static file changed.
+
+    Without the last, Sphinx copies no static file while no page is out of date.
+    """
     generated = Path(app.doctreedir) / "labcore-static"
     generated.mkdir(parents=True, exist_ok=True)
     atomic_write(generated / DATA_SCRIPT, data_script(Path(app.srcdir)))
     config.html_static_path = [*config.html_static_path, str(STATIC), str(generated)]
-    digest = hashlib.sha256()
-    for name in (*PAGE_SCRIPTS, *STYLES):
-        path = generated / name if name == DATA_SCRIPT else STATIC / name
-        if not path.exists():
-            continue
-        digest.update(path.read_bytes())
-        if name.endswith(".js"):
-            app.add_js_file(name, loading_method="defer")
-        else:
-            app.add_css_file(name)
-    config.labcore_assets_digest = digest.hexdigest()
+    files = [path for folder in config.html_static_path for path in sorted((Path(app.confdir) / folder).rglob("*"))]
+    names = {path.name for path in files}
+    for name in filter(names.__contains__, PAGE_SCRIPTS):
+        app.add_js_file(name, loading_method="defer")
+    for name in filter(names.__contains__, STYLES):
+        app.add_css_file(name)
+    contents = b"".join(path.read_bytes() for path in files if path.is_file())
+    config.labcore_assets_digest = hashlib.sha256(contents).hexdigest()
