@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,7 @@ TOP_K = ("num_experts_per_tok", "experts_per_token", "top_k_experts")
 REFUSED = {
     "index_topk": "a sparse-attention indexer caches keys of its own",
     "attention_chunk_size": "attention within chunks",
-    "global_head_dim": "heads of two widths",
-    "num_kv_shared_layers": "layers that share one cache",
+    "attention_other_setting": "layers with other heads",
     "compress_ratios": "a compressed cache",
     "linear_attn_config": "a linear-attention state of its own layout",
     "hybrid_override_pattern": "Mamba layers",
@@ -56,10 +56,10 @@ def read(config: str | os.PathLike | Mapping[str, Any], name: str | None = None)
     """The fields of ModelConfig from a path or a parsed config. DataError names file and field."""
     content, source = _load(config)
     f, model_type, family = _enter(content, source)
-    for field, why in REFUSED.items():
-        if f.values.get(field):
-            raise f.error(f"{field}={_short(f.values[field])} means {why}, which this reader does not model")
     n_layers, hidden, heads = f.integer(*LAYERS), f.integer(*HIDDEN), f.integer(*HEADS)
+    for field, why in REFUSED.items():
+        if f.values.get(field) and f.values[field] != [1] * n_layers:  # MiniMax writes 1 for an ordinary layer
+            raise f.error(f"{field}={_short(f.values[field])} means {why}, which this reader does not model")
     mla, delta_net = _mla(f), _delta_net(f)
     kv_heads = _kv_heads(f, heads, model_type)
     head_dim = mla.nope_dim + mla.rope_dim if mla else _head_dim(f, hidden, heads)
@@ -78,7 +78,7 @@ def read(config: str | os.PathLike | Mapping[str, Any], name: str | None = None)
         "intermediate": intermediate,
         "vocab": f.integer("vocab_size"),
         "tied_embeddings": f.flag("tie_word_embeddings"),
-        "layers": _layers(f, family, n_layers, 2 * kv_heads * head_dim, mla, delta_net),
+        "layers": _layers(f, family, n_layers, _kv_elements(f, kv_heads, head_dim), mla, delta_net),
         "context": f.integer(*CONTEXT, default=None),
         "moe": moe,
         "mla": mla,
@@ -152,6 +152,17 @@ def _head_dim(f: Fields, hidden: int, heads: int) -> int:
     return explicit or hidden // heads
 
 
+def _kv_elements(f: Fields, kv_heads: int, head_dim: int) -> dict[str, int]:
+    """Elements per token of a full and of a sliding layer. Gemma 4's full layers have heads of their own, and where
+    `attention_k_eq_v` says so a number of their own too; MiMo's values are narrower than its keys."""
+    elements = kv_heads * (head_dim + f.integer("v_head_dim", default=head_dim))
+    wide = f.integer("global_head_dim", default=None)
+    if wide is None:
+        return {"full": elements, "sliding": elements}
+    own = f.integer("num_global_key_value_heads", default=kv_heads) if f.flag("attention_k_eq_v") else kv_heads
+    return {"full": 2 * own * wide, "sliding": elements}
+
+
 def _intermediate(f: Fields, family: Family, hidden: int) -> int:
     if family.mlp_factor is None:
         return f.integer(*INTERMEDIATE)
@@ -196,7 +207,7 @@ def _dense_layers(f: Fields, n_layers: int) -> int:
 
 
 def _layers(
-    f: Fields, family: Family, n: int, kv_elements: int, mla: MLA | None, delta_net: GatedDeltaNet | None
+    f: Fields, family: Family, n: int, elements: dict[str, int], mla: MLA | None, delta_net: GatedDeltaNet | None
 ) -> tuple[LayerAttention, ...]:
     kinds = _kinds(f, family, n)
     if mla:
@@ -206,14 +217,16 @@ def _layers(
     window = f.integer("sliding_window", default=None) if "sliding" in kinds else None
     if "sliding" in kinds and window is None:
         raise f.error("layers use sliding attention, but sliding_window is missing or null")
-    parts = {"full": LayerAttention("full", kv_elements), "sliding": LayerAttention("sliding", kv_elements, window)}
+    parts = {kind: LayerAttention(kind, elements[kind]) for kind in ("full", "sliding")}
+    parts["sliding"] = replace(parts["sliding"], window=window)
     if "linear" in kinds:
         if delta_net is None:
             raise f.error("layer_types has linear_attention, but linear_num_value_heads is missing: unknown state size")
         recurrent = delta_net.value_heads * delta_net.key_dim * delta_net.value_dim
         conv = delta_net.channels * (delta_net.conv_kernel - 1)
         parts["linear"] = LayerAttention("linear", recurrent_elements=recurrent, conv_elements=conv)
-    return tuple(parts[kind] for kind in kinds)
+    owners = n - f.integer("num_kv_shared_layers", default=0, low=0)  # the last layers read the cache of earlier ones
+    return tuple(parts[kind] if i < owners else replace(parts[kind], kv_elements=0) for i, kind in enumerate(kinds))
 
 
 def _kinds(f: Fields, family: Family, n: int) -> list[str]:

@@ -146,6 +146,7 @@ _TIED = {"tie_word_embeddings": True}
 _GEMMA = _TIED | {"head_dim": 256}
 _GEMMA3 = _GEMMA | _kv(4) | {"vocab_size": 262_208, "sliding_window": 4096, "num_attention_heads": 8}
 _GEMMA3 |= {"max_position_embeddings": 131_072}
+_GEMMA4 = _GEMMA | _kv(4) | {"global_head_dim": 512, "sliding_window": 512}
 _QWEN = _kv(32) | {"max_window_layers": 28}
 _DELTA_NET = {"linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_value_head_dim": 128}
 _DELTA_NET |= {"linear_num_key_heads": 16, "linear_num_value_heads": 32, "full_attention_interval": 4, "head_dim": 256}
@@ -172,7 +173,10 @@ FAMILIES: dict[str, Family] = {
     "deepseek_v3": Family(_deepseek),
     "kimi_k2": Family(_deepseek),
     "gpt_oss": Family(_gpt_oss, every_other_slides, _kv(8) | {"head_dim": 64, "sliding_window": 128}),
+    "qwen3_vl_text": Family(_qwen3, all_full, _kv(32) | {"head_dim": 128}),
+    "qwen3_vl_moe_text": Family(_qwen3, all_full, _kv(16)),
     # cache only
+    "gemma4_text": Family(layer_rule=every_nth_full(6), defaults=_GEMMA4),
     "bloom": Family(mlp_factor=4),
     "gpt_neox": Family(),
     "gptj": Family(mlp_factor=4),

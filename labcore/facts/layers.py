@@ -10,7 +10,8 @@ AttentionKind = Literal["full", "sliding", "mla", "linear"]
 class LayerAttention:
     """What one layer keeps of a sequence, in elements (numbers), whatever their width in bytes.
 
-    kv_elements: written for every token: 2·n_kv·d_h for keys and values, d_c + d_R for MLA's latent, 0 for linear.
+    kv_elements: written for every token: 2·n_kv·d_h for keys and values, d_c + d_R for MLA's latent, 0 for linear
+    layers and for layers that read the cache of an earlier one.
     window: a sliding layer keeps the newest `window` tokens and no more. recurrent_elements and conv_elements: a linear
     layer's state, the same size for one token and for a million.
     """

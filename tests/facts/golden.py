@@ -99,6 +99,16 @@ GOLDEN = [
         trap="nested text_config, five of six layers slide",
     ),
     Golden(
+        "gemma-4-26b-a4b",
+        None,
+        2 * (25 * 8 * 256 + 5 * 2 * 512),
+        {131_072: 2 * (25 * 8 * 256 * 1024 + 5 * 2 * 512 * 131_072)},
+        trap="full layers have 2 heads of 512, sliding ones 8 of 256",
+    ),
+    Golden("qwen3-vl-4b", 4_022_468_096, 2 * 36 * 8 * 128, trap="nested; the language model is Qwen3-4B"),
+    Golden("qwen3-vl-30b-a3b", 30_532_122_624, 2 * 48 * 4 * 128, active=3_353_032_704, trap="nested, MoE"),
+    Golden("minimax-m2.7", None, 2 * 62 * 8 * 128, trap="attn_type_list of ordinary layers"),
+    Golden(
         "gpt-oss-20b",
         20_914_757_184,
         2 * 24 * 8 * 64,
@@ -122,7 +132,7 @@ GOLDEN = [
 ]
 REFUSED = {
     "refused-deepseek-v3.2": "index_topk",
-    "refused-gemma-4-26b-a4b": "global_head_dim",
+    "refused-mimo-v2-flash": "attention_chunk_size",
     "refused-llama-4-scout": "attention_chunk_size",
     "refused-nemotron-h-56b": "hybrid_override_pattern",
 }

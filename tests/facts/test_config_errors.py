@@ -104,6 +104,16 @@ def test_a_window_counts_only_where_it_is_used(tmp_path):
     assert [layer.window for layer in used.layers] == [None] * 20 + [1024] * 16
 
 
+def test_layer_rules_stand_in_for_layer_types_that_are_left_out(tmp_path):
+    listed = ModelConfig.from_hf(variant(tmp_path, "gpt-oss-20b"))
+    assert ModelConfig.from_hf(variant(tmp_path, "gpt-oss-20b", layer_types=GONE)).layers == listed.layers
+
+
+def test_values_narrower_than_keys(tmp_path):
+    path = variant(tmp_path, model_type="novel", head_dim=192, v_head_dim=128)
+    assert ModelConfig.from_hf(path).kv_bytes_per_token(1) == 32 * 8 * (192 + 128)
+
+
 @pytest.mark.parametrize("tokens", [-1, 1.5, float("inf"), float("nan")])
 def test_a_number_of_tokens_that_is_none(tokens):
     with pytest.raises(InputError, match="tokens="):

@@ -65,7 +65,7 @@ def every_layer_attends(c):
 
 MISTAKES = [
     (query_heads, {"llama-3-8b", "falcon-180b", "qwen3-4b"}),
-    (hidden_over_heads, {"qwen3-0.6b", "qwen3-4b", "gemma-7b", "gpt-oss-120b"}),
+    (hidden_over_heads, {"qwen3-0.6b", "qwen3-4b", "gemma-7b", "gpt-oss-120b", "gemma-4-26b-a4b"}),
     (only_keys, {"llama-3-8b", "gpt-3-175b"}),
     (every_layer_attends, {"deepseek-v3", "qwen3.5-27b"}),
 ]
