@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -98,7 +99,7 @@ def labs() -> list[str]:
     """Names of all labs that have exercises, sorted."""
     from labcore.learn import labs as package
 
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name.startswith("lab"))
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if re.fullmatch(r"lab\d+[a-z]?", m.name))
 
 
 def of_lab(lab: str) -> list[Exercise]:
