@@ -70,9 +70,10 @@ def test_a_changed_style_reaches_a_book_that_is_built_already(tmp_path):
     (tmp_path / "styles").mkdir()
     (tmp_path / "conf.py").write_text(configuration)
     (tmp_path / "index.md").write_text("# Title\n")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-d", tmp_path / "doctrees", tmp_path, tmp_path / "out"]
     for colour in ("red", "blue"):
         (tmp_path / "styles" / "own.css").write_text(f"p {{ color: {colour} }}")
-        subprocess.run([sys.executable, "-m", "sphinx", "-q", "-W", tmp_path, tmp_path / "out"], check=True)
+        subprocess.run(command, check=True)
         assert colour in (tmp_path / "out" / "_static" / "own.css").read_text()
 
 
