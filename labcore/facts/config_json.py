@@ -56,10 +56,11 @@ def read(config: str | os.PathLike | Mapping[str, Any], name: str | None = None)
     """The fields of ModelConfig from a path or a parsed config. DataError names file and field."""
     content, source = _load(config)
     f, model_type, family = _enter(content, source)
-    n_layers, hidden, heads = f.integer(*LAYERS), f.integer(*HIDDEN), f.integer(*HEADS)
+    n_layers = f.integer(*LAYERS)
     for field, why in REFUSED.items():
         if f.values.get(field) and f.values[field] != [1] * n_layers:  # MiniMax writes 1 for an ordinary layer
             raise f.error(f"{field}={_short(f.values[field])} means {why}, which this reader does not model")
+    hidden, heads = f.integer(*HIDDEN), f.integer(*HEADS)
     mla, delta_net = _mla(f), _delta_net(f)
     kv_heads = _kv_heads(f, heads, model_type)
     head_dim = mla.nope_dim + mla.rope_dim if mla else _head_dim(f, hidden, heads)

@@ -41,7 +41,7 @@ def test_a_cache_that_is_not_modelled_is_refused(name, field):
 
 
 def test_every_config_file_is_tested_and_every_preset_has_one():
-    here = {path.stem for path in HERE.glob("*.json")}
+    here = {path.stem for path in HERE.rglob("*.json")}
     presets = {path.stem for path in PRESETS.glob("*.json")}
     assert presets == set(facts.model_ids())
     assert here | presets == {g.name for g in GOLDEN} | REFUSED.keys()
