@@ -15,18 +15,18 @@ PICTURE = ROOT / "docs" / "book.png"
 
 
 def main() -> None:
-    """Landing page at 1280 px, scrolled to the explorer, in 128 colours."""
+    """The landing page at 1280 px, scrolled to the explorer."""
     with sync_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 1000}, color_scheme="light")
+        page = browser.new_page(viewport={"width": 1280, "height": 1080}, color_scheme="light")
         page.goto(PAGE.as_uri())
         page.locator("[data-labcore-widget] svg").first.wait_for()
         page.evaluate("document.querySelector('[data-labcore-widget]').scrollIntoView(); window.scrollBy(0, -60)")
         page.wait_for_timeout(500)
         image = Image.open(io.BytesIO(page.screenshot()))
         browser.close()
-    image.convert("RGB").quantize(128).save(PICTURE, optimize=True)
+    image.convert("RGB").save(PICTURE, optimize=True)
     print(f"{PICTURE.relative_to(ROOT)}: {PICTURE.stat().st_size / 1000:.0f} kB")
 
 
