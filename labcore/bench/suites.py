@@ -21,6 +21,7 @@ CPU_SUITES: dict[str, str] = {
     "decode": "labcore.model.bench:decode_suite",
     "roofline": "labcore.model.bench:roofline_suite",
     "memory": "labcore.model.bench:memory_suite",
+    "learn": "labcore.learn.bench:suite",
 }
 CUDA_SUITES: dict[str, str] = {}
 

@@ -6,7 +6,9 @@ for AVX2 (a build on the spot might use wider instructions: every row says which
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import torch
@@ -18,8 +20,8 @@ def transformers_model(path: Path, dtype: torch.dtype = torch.float32):
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    return transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype).eval()
+    with redirect_stderr(io.StringIO()):  # a progress bar of its own for every tensor
+        return transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype).eval()
 
 
 class LlamaCpp:
