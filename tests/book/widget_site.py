@@ -1,19 +1,24 @@
-"""A small site of widgets, made from the static files alone: what the browser tests open when no book is built."""
+"""A small site of widgets made from the static files alone, and a browser: for tests that need no built book."""
 
 from __future__ import annotations
 
 import html
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from labcore import facts
 from labcore.learn.widgets.base import SCRIPTS, STATIC, STYLES, Widget
+from tests.book.conftest import BROWSERS, BUILT, FLAGS, NO_NETWORK
+from tests.conftest import skip_or_fail
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>{styles}
+<title>{title}</title><link rel="icon" href="data:,">{styles}
 <style>body {{ margin: 1rem; font-family: sans-serif; background: #fff; color: #111 }}
 @media (prefers-color-scheme: dark) {{ body {{ background: #14181e; color: #eee }} }}</style>
 <script>
@@ -40,3 +45,19 @@ def write_site(folder: Path, widgets: Mapping[str, Widget]) -> Path:
         )
         (folder / f"{name}.html").write_text(page, encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="module")
+def widget_browser(request):
+    """The session's Chromium where the book is built, else one of this module's own; neither reaches the network."""
+    if BUILT.exists():
+        yield request.getfixturevalue("browser")
+        return
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = os.environ.get("LABCORE_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        skip_or_fail("browser", "no Chromium was found; install one or name it in LABCORE_CHROMIUM")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=[*FLAGS, NO_NETWORK])
+        yield chromium
+        chromium.close()

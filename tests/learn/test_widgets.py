@@ -1,4 +1,4 @@
-"""The widgets without a browser: the page's JavaScript under node against Python, and what Python hands to a notebook."""
+"""Widgets without a browser: the page's JavaScript under node against Python, and what Python hands to a notebook."""
 
 from __future__ import annotations
 
@@ -357,7 +357,7 @@ def test_formula_calculator(javascript):
         widgets.formula_calculator("kv.paging.utilization", chart="q")
     with pytest.raises(InputError, match="different units"):
         widgets.formula_calculator("kv.paging.utilization", "kv.paging.tail_waste", chart="S")
-    with pytest.raises(KeyError, match="kv.paging"):
+    with pytest.raises(KeyError, match=r"kv\.paging"):
         widgets.formula_calculator("kv.paging.utilisation")
 
 
@@ -452,7 +452,8 @@ def test_without_anywidget_there_is_html():
 
 
 def test_importing_widgets_imports_neither_torch_nor_ipywidgets():
-    code = "import sys, labcore.learn.widgets; print([m for m in ('torch', 'ipywidgets', 'anywidget') if m in sys.modules])"
+    heavy = ("torch", "ipywidgets", "anywidget")
+    code = f"import sys, labcore.learn.widgets; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stderr
 

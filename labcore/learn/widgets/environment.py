@@ -49,8 +49,8 @@ def of_model(config: ModelConfig, known: Mapping[str, Any]) -> dict[str, Any]:
 
     P: parameters one token passes through; P_total: all; P_dense: those every token uses; P_expert: those of one expert
     in one of n_moe layers. The three are None where the config does not tell. n_layers: layers that keep a cache; L_kv:
-    tokens a mean layer of those keeps, below L where windows cut; kv_sequence: KV bytes of one sequence; kappa: KV bytes
-    a token before any window cuts. For absorbed MLA there is one KV head, and d_h is d_c + d_R/2: scores cost
+    tokens a mean layer of those keeps, below L where windows cut; kv_sequence: KV bytes of one sequence; kappa: KV
+    bytes a token before any window cuts. For absorbed MLA there is one KV head, and d_h is d_c + d_R/2: scores cost
     d_c + d_R and values d_c multiply-adds a head where ordinary attention spends d_h on each.
     """
     total, expert, layers, mla = _parameters(config), 0, 0, config.mla

@@ -1,4 +1,4 @@
-"""The KV-cache calculator: what a model's cache takes on a group of GPUs, and how many sequences that leaves room for."""
+"""The KV-cache calculator: what a model's cache takes on a group of GPUs, and how many sequences fit."""
 
 from __future__ import annotations
 
@@ -35,20 +35,19 @@ STEPS = [
 SUMMARY = [
     {
         "when": [["free_gpu", "<", 0]],
-        "text": "The weights do not fit: {weights_gpu|B} and the overhead on each GPU, {usable|B} usable. Take more GPUs or "
-        "narrower weights.",
+        "text": "The weights do not fit: {weights_gpu|B} and the overhead on each GPU, {usable|B} usable. Take more "
+        "GPUs or narrower weights.",
     },
     {
         "when": [["headroom", "<", 0]],
-        "text": "{B} sequences do not fit: they need {kv_gpu|B} of KV on each GPU, {free_gpu|B} is free. At most {B_max} do.",
+        "text": "{B} sequences do not fit: they need {kv_gpu|B} of KV on each GPU, {free_gpu|B} is free. "
+        "At most {B_max} do.",
     },
     {
         "when": [["headroom", ">=", 0]],
         "text": "{B} sequences fit: {kv_gpu|B} of KV on each GPU, {headroom|B} to spare. At most {B_max} would fit.",
     },
-    {
-        "text": "How many parameters this model_type has cannot be told from its config.json; the cache itself can be sized."
-    },
+    {"text": "How many parameters this model_type has cannot be told from its config.json; its cache can be sized."},
 ]
 RESULTS = [
     {"id": "kappa", "label": "KV cache of one token", "unit": "B/token"},
@@ -139,7 +138,7 @@ def kv_calculator(
     return Calculator(
         {
             "title": "KV-cache calculator",
-            "about": "Keys and values are counted by KV heads, windows and latents as the config says, in GB (10⁹ B) and GiB (2³⁰ B).",
+            "about": "KV heads, windows and latents are counted as the config says, in GB (10⁹ B) and GiB (2³⁰ B).",
             "inputs": controls,
             "steps": STEPS,
             "summary": SUMMARY,

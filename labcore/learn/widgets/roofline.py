@@ -67,13 +67,13 @@ SUMMARY = [
     },
     {
         "when": [["R", "<", "I_limit"]],
-        "text": "Memory-bound: {I_step} FLOP/B, below the ridge at {R}. One step takes {t_step|s}, {t_attention|s} of it for "
-        "the KV cache; from batch {B_star_kv} it would be compute-bound.",
+        "text": "Memory-bound: {I_step} FLOP/B, below the ridge at {R}. One step takes {t_step|s}, {t_attention|s} of it "
+        "for the KV cache; from batch {B_star_kv} it would be compute-bound.",
     },
     {
         "when": [["I_step", "<", "R"]],
-        "text": "Memory-bound: {I_step} FLOP/B, below the ridge at {R}. One step takes {t_step|s}, {t_attention|s} of it for "
-        "the KV cache; at this context no batch makes it compute-bound.",
+        "text": "Memory-bound: {I_step} FLOP/B, below the ridge at {R}. One step takes {t_step|s}, {t_attention|s} of it "
+        "for the KV cache; at this context no batch makes it compute-bound.",
     },
     {"text": "How many parameters this model_type has cannot be told from its config.json; the KV rows still hold."},
 ]
@@ -173,7 +173,7 @@ def roofline_explorer(
             "of": "hardware",
             "value": precision,
             "choices": PRECISIONS,
-            "hint": "Weight-only formats compute in 16 bits and keep that roof. Only W8A8 and FP4 math get a higher one.",
+            "hint": "Weight-only formats compute in 16 bits and keep that roof. Only W8A8 and FP4 math raise it.",
         },
         {"id": "kv", "kind": "choice", "label": "KV cache", "value": kv, "choices": KV_FORMATS},
         {"id": "model", "kind": "model", "label": "Model", "value": model},

@@ -1,6 +1,7 @@
 """A calculator is a list of steps, each naming a registered formula; js/steps.js runs the same list in the page.
 
-step = {"id": result, "formula": id, "with": {input: name or number}, "when": [[name, "<" | ">=" | "=", name or number]]}
+step = {"id": result, "formula": id, "with": {input: name or number}, "when": [[name, sign, name or number], …]}, where
+sign is "<", ">=" or "=".
 
 A formula's inputs are looked up among what is known under their own names; `with` renames. Of several steps with one
 id the first whose conditions hold counts. A value may be unknown (None: a config that does not tell the parameters);

@@ -82,8 +82,9 @@
     });
     const form = el("form", { class: "lc-inputs", "aria-labelledby": title.id, onsubmit: (e) => e.preventDefault() }, spec.inputs.map((i) => controls[i.id].node), reset);
     host.append(title, spec.about ? el("p", { class: "labcore-note" }, spec.about) : "",
-      summary, el("div", { class: "lc-columns" }, form, el("div", { class: "lc-outcome" }, figure, results)), formulaList(spec), live.node);
+      summary, el("div", { class: "lc-columns" }, form, el("div", { class: "lc-outcome" }, figure, results)), live.node);
     update();
+    host.append(formulaList(spec));
     const watch = new ResizeObserver(() => requestAnimationFrame(draw));
     watch.observe(figure);
     return () => watch.disconnect();

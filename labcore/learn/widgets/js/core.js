@@ -67,6 +67,8 @@
         el.replaceChildren(complain(name, error));
       }
     };
+    // JupyterLab would take arrow keys and letters for its own; it asks the focused element itself
+    el.addEventListener("focusin", (event) => event.target.setAttribute("data-lm-suppress-shortcuts", "true"));
     model.on("change:spec", redraw);
     redraw();
     return () => {
