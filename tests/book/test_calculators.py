@@ -222,7 +222,7 @@ def test_focus_is_visible(open_page, address):
     assert (width, style) == ("3px", "solid")
 
 
-# ---- what a reader may type -------------------------------------------------------------------------------------------
+# ---- what a reader may type -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -374,6 +374,20 @@ def test_points_differ_by_more_than_colour(open_page, site):
     kind = "(m) => m.getAttribute('d') + m.classList.contains('lc-hollow')"
     drawn = page.evaluate(f"[...document.querySelectorAll('.lc-figure .lc-marker')].map({kind})")
     assert len(drawn) == len(set(drawn)) == 5
+
+
+@pytest.mark.parametrize(("batch", "context"), [(1, 4096), (1, 1), (1024, 1), (150, 200), (32, 2**20)])
+def test_labels_of_points_do_not_overlap(open_page, site, batch, context):
+    page = open_page(f"{site.as_uri()}/roofline.html")
+    page.get_by_role("textbox", name="Batch").fill(str(batch))
+    page.get_by_role("textbox", name="Context").fill(str(context))
+    page.wait_for_function(f"seen.roofline.inputs.L === {context}")
+    leaders = page.locator(".lc-leader + text")
+    boxes = [leaders.nth(n).bounding_box() for n in range(leaders.count())]
+    assert len(boxes) == 5
+    apart = lambda a, b: a["x"] + a["width"] <= b["x"] or b["x"] + b["width"] <= a["x"]  # noqa: E731
+    overlaps = lambda a, b: not apart(a, b) and abs(a["y"] - b["y"]) < 15  # noqa: E731
+    assert not [(a, b) for n, a in enumerate(boxes) for b in boxes[:n] if overlaps(a, b)]
 
 
 def test_axes_carry_units_and_say_log(open_page, site):

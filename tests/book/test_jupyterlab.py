@@ -23,7 +23,8 @@ CELLS = (
     "from labcore.learn.widgets import roofline_explorer\n"
     "calc = roofline_explorer(hardware='h100-sxm', model='llama-3-70b', batch=32, context=4096)\ncalc",
     "import math\nshown = calc.value\nwanted = calc.results(**shown['inputs'])\n"
-    "same = math.isclose(shown['results']['t_step'], wanted['t_step'])\nprint('BATCH', shown['inputs']['B'], 'SAME', same)",
+    "same = math.isclose(shown['results']['t_step'], wanted['t_step'])\n"
+    "print('BATCH', shown['inputs']['B'], 'SAME', same)",
 )
 
 

@@ -1,4 +1,4 @@
-"""Calculator: controls, steps of registered formulas, a sentence, a table, a chart; the same in Python and in the page."""
+"""Calculator: controls, steps of registered formulas, a sentence, a table, a chart; in Python and in the page."""
 
 from __future__ import annotations
 

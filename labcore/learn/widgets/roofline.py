@@ -67,13 +67,13 @@ SUMMARY = [
     },
     {
         "when": [["R", "<", "I_limit"]],
-        "text": "Memory-bound: {I_step} FLOP/B, below the ridge at {R}. One step takes {t_step|s}, {t_attention|s} of it "
-        "for the KV cache; from batch {B_star_kv} it would be compute-bound.",
+        "text": "Memory-bound: {I_step} FLOP/B, below the ridge at {R}. One step takes {t_step|s}, {t_attention|s} of "
+        "it for the KV cache; from batch {B_star_kv} it would be compute-bound.",
     },
     {
         "when": [["I_step", "<", "R"]],
-        "text": "Memory-bound: {I_step} FLOP/B, below the ridge at {R}. One step takes {t_step|s}, {t_attention|s} of it "
-        "for the KV cache; at this context no batch makes it compute-bound.",
+        "text": "Memory-bound: {I_step} FLOP/B, below the ridge at {R}. One step takes {t_step|s}, {t_attention|s} of "
+        "it for the KV cache; at this context no batch makes it compute-bound.",
     },
     {"text": "How many parameters this model_type has cannot be told from its config.json; the KV rows still hold."},
 ]

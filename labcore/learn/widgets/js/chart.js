@@ -85,20 +85,22 @@
       svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label, class: "lc-chart" }, nodes),
       ui.el("p", { class: "lc-axis-title lc-x" }, `${xTitle} →`));
 
-  // Labels beside points, to the right and below, pushed down until none overlaps; a thin leader ties each to its point.
+  // Labels beside points, to the right and below, pushed apart until none overlaps; a thin leader ties each to its point.
   // `under(x)` is the lowest y that something drawn reaches at x: a label that has to stand left of its point keeps below.
   charts.labels = (points, box, under = () => -Infinity) => {
-    const nodes = [];
-    let floor = -Infinity;
-    for (const p of [...points].sort((a, b) => a.y - b.y || b.x - a.x)) {
+    const apart = 19;
+    const placed = [...points].sort((a, b) => a.y - b.y || b.x - a.x).map((p) => {
       const wide = p.label.length * 8.2;
       const right = p.x + 18 + wide < box.right;
-      const x = right ? p.x + 18 : p.x - 18;
-      const y = Math.min(box.bottom - 6, Math.max(p.y + 22, floor + 19, right ? 0 : under(x - wide) + 18));
-      floor = y;
-      nodes.push(charts.line(p.x, p.y, x + (right ? -3 : 3), y - 4, "lc-leader"));
-      nodes.push(charts.text(x, y, p.label, { "text-anchor": right ? "start" : "end", class: "lc-label" }));
-    }
-    return nodes;
+      return { ...p, right, at: Math.max(p.y + 22, right ? 0 : under(p.x - 18 - wide) + 18) };
+    });
+    placed.forEach((p, i) => (p.at = Math.max(p.at, i ? placed[i - 1].at + apart : 0)));
+    let room = box.bottom - 7;
+    for (const p of placed.reverse()) [p.at, room] = [Math.min(p.at, room), Math.min(p.at, room) - apart];
+    return placed.map(({ x, y, label, right, at }) => {
+      const start = right ? x + 18 : x - 18;
+      const leader = charts.line(x, y, start + (right ? -3 : 3), at - 4, "lc-leader");
+      return [leader, charts.text(start, at, label, { "text-anchor": right ? "start" : "end", class: "lc-label" })];
+    });
   };
 })(globalThis.labcoreWidgets);
