@@ -29,10 +29,19 @@ PROBLEM = """
   title: Size the cache
   level: M
   minutes: 10
-  asked: How large is the cache of **one** sequence?
-  hints: [Count what is stored per token., Then multiply.]
-  solution: Keys and values, $2 n_l n_{kv} d_h$ elements per token.
-  rubric: {strong: derives it, lean: right after a nudge, no_hire: uses query heads}
+  given: {model: llama-2-70b}
+  let: {kappa: {formula: kv.bytes_per_token, with: {b_kv: "2"}}}
+  holds: ["kappa > 300000"]
+  asked: How large is the cache of **one** token of {model}?
+  hints: [Count what is stored per token., Then multiply., Keys and values.]
+  solution: Keys and values, $2 n_l n_{kv} d_h$ elements, so {kappa:KiB}.
+  rubric:
+    - {criterion: Model, strong: derives it, lean: right after a nudge, no: uses query heads}
+    - {criterion: Check, strong: compares with nbytes, lean: plausibility, no: none}
+  samples: {strong: "About {kappa:KiB}, from {n_kv} KV heads.", lean: Some hundred KiB., no: "A few GB?"}
+  follow_up:
+    - {asked: "And in FP8?", answer: Half.}
+    - {asked: "And of two tokens?", answer: Twice.}
 """
 
 
@@ -140,11 +149,12 @@ def test_the_notation_table_has_a_row_for_every_symbol_in_use(build):
     assert all(f'<span class="pre">{row.name}</span>' in html for row in rows)
 
 
-def test_practice_folds_hints_rubric_and_solution(build):
+def test_practice_folds_everything_that_gives_something_away(build):
     html, warnings = build("```{practice} 01\n```", **{"book/practice/01.yml": PROBLEM})
-    folded = re.findall(r"<details.*?</details>", html, re.DOTALL)
-    assert len(folded) == 4 and "<strong>one</strong>" in html and warnings == ""
-    assert all("derives it" not in part or "scored" in part for part in folded)
+    assert html.count("<details") == html.count("</details>") == 3 + 1 + 1 + 1 + 1 + 2 and warnings == ""
+    opened = re.sub(r"<details.*</details>", "", html, flags=re.DOTALL)
+    assert "<strong>one</strong> token of Llama 2 70B" in opened
+    assert "320 KiB" in html and "320 KiB" not in opened and "derives it" not in opened and "Twice" not in opened
 
 
 @pytest.mark.parametrize(
@@ -155,6 +165,19 @@ def test_practice_folds_hints_rubric_and_solution(build):
         (PROBLEM.replace("level: M", "level: X"), "01.yml, kv.size: level"),
         (PROBLEM.replace("minutes: 10", "minutes: 0"), "kv.size: minutes"),
         (PROBLEM.replace("title:", "titel:"), "kv.size: tit"),
+        (PROBLEM.replace("{kappa:KiB}.", "{kapa:KiB}."), "kv.size: solution: {kapa} has no value"),
+        (PROBLEM.replace("{n_kv} KV", "{n_kv:heads of} KV"), "kv.size: samples.strong: "),
+        (PROBLEM.replace("kappa > 300000", "kappa > 400000"), "kv.size: holds: 'kappa > 400000' is false"),
+        (PROBLEM.replace("kappa > 300000", "model > 3"), "kv.size: holds: 'model' in 'model > 3' has no numeric value"),
+        (PROBLEM.replace("kappa > 300000", "kappa"), "kv.size: holds: 'kappa' is no comparison"),
+        (PROBLEM.replace("llama-2-70b", "llama-2-71b"), "kv.size: given: "),
+        (PROBLEM.replace("kv.bytes_per_token", "kv.byte_per_token"), "kv.size: let.kappa: "),
+        (PROBLEM.replace("let: {", "let: {idle: 1, "), "kv.size: let: 'idle' is computed and never used"),
+        (PROBLEM.replace("let: {", "let: {n_kv: 1, "), "kv.size: let: 'n_kv' is defined twice"),
+        (PROBLEM.replace(", Keys and values.]", "]"), "kv.size: hints: "),
+        (PROBLEM.replace("lean: Some hundred KiB., ", ""), "kv.size: samples.lean: field required"),
+        (PROBLEM.replace("lean: plausibility, ", ""), "kv.size: rubric.1.lean: field required"),
+        (PROBLEM.replace(", answer: Twice.", ""), "kv.size: follow_up.1.answer: field required"),
         (PROBLEM + PROBLEM, "'kv.size' occurs twice"),
         ("- id: [", "is not YAML"),
         ("- just text", "problem 1"),

@@ -16,7 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 from labcore.core.errors import InputError
 from labcore.formulas import formula, notation_rows
 from labcore.learn import quiz, widgets
-from labcore.learn.book_ext import notation, practice
+from labcore.learn.book_ext import notation, practice, practice_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -112,7 +112,7 @@ class Practice(BookDirective):
             problems = practice.load(path)
         except InputError as error:
             raise self.error(str(error)) from error
-        return self.parse_markdown("\n\n".join(practice.markdown(p) for p in problems), str(path))
+        return self.parse_markdown("\n\n".join(practice_page.markdown(p) for p in problems), str(path))
 
 
 class FormulaBox(BookDirective):

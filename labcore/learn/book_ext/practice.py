@@ -1,48 +1,143 @@
-"""Practice problems: the YAML file of a chapter, and the text it becomes on the page."""
+"""Practice problems: the YAML file of a chapter, checked. What a problem looks like on the page: practice_page.py.
+
+    - id: roofline.upgrade                       # names the problem in errors; unique in the file
+      title: …                                   # plain text
+      level: M                                   # M mid-level, S senior, T staff
+      minutes: 15
+      serves: [C0.1]                             # checkpoint abilities; may be left out
+      given: {batch: 8, old: {hardware: a100-80-sxm}, model: llama-3-8b}
+      let: {t_w: {formula: decode.weight_time, with: {b_w: "2", beta: old_beta}}, ratio: "new_beta / old_beta"}
+      holds: ["ratio > 1"]                       # what the texts say in words, checked
+      asked: … {t_w:ms} …                        # from here on MyST text; {name:unit} writes a computed value
+      hints: [idea, setup, first step]
+      solution: …
+      rubric: [{criterion: Model, strong: …, lean: …, no: …}]
+      samples: {no: …, lean: …, strong: …}       # answers as spoken
+      follow_up: [{asked: …, answer: …}]         # each one changes a single assumption
+
+`given` and `let` are those of a quiz item (labcore.learn.quiz). Under a name of its own, as `old` above, a second
+device or model brings the same figures with that name in front: old_beta, old_F_bf16. A model that routes to experts
+also brings E, k, n_moe, P_expert and P_dense.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from labcore.core.errors import DataError
+from labcore import facts
+from labcore.core.errors import DataError, InputError
+from labcore.learn.quiz.checks import evaluate
+from labcore.learn.quiz.expressions import check_name, parse
+from labcore.learn.quiz.schema import Computed, Graded, Samples, Text, Value
+from labcore.learn.quiz.text import fields, fill
+from labcore.learn.quiz.variants import resolve
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-LEVELS = {"M": "mid-level", "S": "senior", "T": "staff"}
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Rubric(BaseModel):
-    """What separates three answers, in the interviewer's words."""
+class Criterion(Graded):
+    """One row of the rubric: what three answers do about it."""
 
-    model_config = ConfigDict(extra="forbid")
-    strong: str
-    lean: str
-    no_hire: str  # a bare `no` is a boolean in YAML
+    criterion: Text
+    strong: Text
+    lean: Text
+    no: Text
 
 
-class Problem(BaseModel):
-    """One problem. `asked`, `hints`, `solution` and the rubric are MyST text."""
+class FollowUp(Strict):
+    """A question that changes one assumption, and its answer."""
 
-    model_config = ConfigDict(extra="forbid")
+    asked: Text
+    answer: Text
+
+
+class Problem(Strict):
+    """One problem, its texts not yet filled."""
+
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9.\-]*$")
-    title: str
+    title: Text
     level: Literal["M", "S", "T"]
     minutes: int = Field(gt=0)
-    asked: str
-    hints: list[str] = Field(min_length=1)
-    solution: str
-    rubric: Rubric | None = None
+    serves: list[Annotated[str, Field(pattern=r"^C\d+\.\d+$")]] = []
+    given: dict[str, Value | dict[Literal["hardware", "model"], str]] = {}
+    let: dict[str, Computed] = {}
+    holds: list[Text] = []
+    asked: Text
+    hints: list[Text] = Field(min_length=3, max_length=3)
+    solution: Text
+    rubric: list[Criterion] = Field(min_length=2)
+    samples: Samples
+    follow_up: list[FollowUp] = Field(min_length=2)
+
+    @field_validator("holds")
+    @classmethod
+    def _comparisons(cls, texts: list[str]) -> list[str]:
+        for text in texts:
+            if not parse(text).is_comparison:
+                raise ValueError(f"{text!r} is no comparison")
+        return texts
+
+    def figures(self) -> dict[str, Any]:
+        """The given values and what their devices and models bring. Raises InputError for an unknown id."""
+        plain = {name: value for name, value in self.given.items() if not isinstance(value, dict)}
+        known = resolve(plain) | _experts(plain.get("model"))
+        for name, record in self.given.items():
+            if isinstance(record, dict):
+                brought = resolve(record) | _experts(record.get("model"))
+                known |= {name if key in record else f"{name}_{key}": value for key, value in brought.items()}
+        return known
+
+    def values(self) -> dict[str, Any]:
+        """Every name that the texts may write, in base units. Raises InputError for a name without a value."""
+        known = self.figures()
+        for name, computed in self.let.items():
+            check_name(name)
+            if name in known:
+                raise InputError(f"{name!r} is defined twice")
+            known[name] = evaluate(computed, known)
+        return known
+
+    def used(self) -> set[str]:
+        """Names that a text, a comparison or another computed value reads."""
+        read = [parse(text).names for text in self.holds] + [c.compiled.names for c in self.let.values()]
+        return {name for names in read for name in names} | {n for _, text in self.texts() for n, _ in fields(text)}
+
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """(field, text) of everything that is filled and shown."""
+        yield from (("asked", self.asked), ("solution", self.solution))
+        yield from ((f"hints.{n}", hint) for n, hint in enumerate(self.hints))
+        yield from ((f"samples.{grade}", text) for grade, text in self.samples)
+        for n, row in enumerate(self.rubric):
+            yield from ((f"rubric.{n}.{field}", text) for field, text in row)
+        for n, step in enumerate(self.follow_up):
+            yield from ((f"follow_up.{n}.{field}", text) for field, text in step)
+
+
+def _experts(model: str | None) -> dict[str, float]:
+    """What a mixture of experts brings besides its shape: the inputs of the formulas moe.*, biases aside."""
+    moe = facts.model(model).moe if model else None
+    if moe is None:
+        return {}
+    config = facts.model(model)
+    layers, expert = config.n_layers - moe.dense_layers, 3 * config.hidden * moe.moe_intermediate
+    dense = config.parameters() - layers * moe.n_experts * expert
+    return {"E": moe.n_experts, "k": moe.top_k, "n_moe": layers, "P_expert": expert, "P_dense": dense}
 
 
 def load(path: Path) -> list[Problem]:
     """Read `book/practice/NN.yml`: a list of problems.
 
-    Raises DataError naming the file, the problem and the field when one is missing, unknown or of the wrong type,
-    or when two problems share an id.
+    Raises DataError naming the file, the problem and the field when one is missing, unknown or of the wrong type, when
+    a text writes a name without a value or a comparison in `holds` is false, or when two problems share an id.
     """
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -60,27 +155,33 @@ def load(path: Path) -> list[Problem]:
 
 
 def _problem(file: str, number: int, entry: object) -> Problem:
+    name = entry.get("id", f"problem {number}") if isinstance(entry, dict) else f"problem {number}"
+    field = "given"
     try:
-        return Problem.model_validate(entry)
+        problem = Problem.model_validate(entry)
+        problem.figures()
+        field = "let"
+        values = problem.values()
+        for comparison in problem.holds:
+            field = "holds"
+            if not parse(comparison)(_numbers(comparison, values)):
+                raise InputError(f"{comparison!r} is false")
+        for field, text in problem.texts():  # noqa: B007 (the except clause names it)
+            fill(text, values)
+        field = "let"
+        if idle := sorted(set(problem.let) - problem.used()):
+            raise InputError(f"{idle[0]!r} is computed and never used")
     except ValidationError as error:
         first = error.errors()[0]
-        name = entry.get("id", f"problem {number}") if isinstance(entry, dict) else f"problem {number}"
         field = ".".join(map(str, first["loc"])) or "the entry"
-        raise DataError(f"{file}, {name}: {field}: {first['msg'].lower()}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise DataError(f"{file}, {name}: {field}: {message[:1].lower()}{message[1:]}") from error
+    except InputError as error:
+        raise DataError(f"{file}, {name}: {field}: {error}") from error
+    return problem
 
 
-def markdown(problem: Problem) -> str:
-    """One problem as MyST: the question in the open, hints one by one, rubric and solution folded."""
-    parts = [f"**{problem.title}** ({LEVELS[problem.level]}, {problem.minutes} min)", problem.asked.strip()]
-    parts += [_folded(f"Hint {n}", hint) for n, hint in enumerate(problem.hints, 1)]
-    if problem.rubric:
-        r = problem.rubric
-        parts.append(
-            _folded("How it is scored", f"Strong hire\n: {r.strong}\n\nLean hire\n: {r.lean}\n\nNo hire\n: {r.no_hire}")
-        )
-    parts.append(_folded("Solution", problem.solution))
-    return "\n\n".join(parts)
-
-
-def _folded(title: str, body: str) -> str:
-    return f"::::::{{dropdown}} {title}\n{body.strip()}\n::::::"
+def _numbers(comparison: str, values: dict[str, Any]) -> dict[str, Any]:
+    if unknown := [n for n in parse(comparison).names if not isinstance(values.get(n), (int, float))]:
+        raise InputError(f"{unknown[0]!r} in {comparison!r} has no numeric value")
+    return values
