@@ -40,10 +40,15 @@ def describe(event: Mapping[str, Any]) -> str:
             return f"slot {e['slot']}: {e['request']} {e['kind']} {e['tokens']}"
         case "tile":
             return f"tile ({e['row']}, {e['column']}) {'skipped: masked' if e['skipped'] else 'computed'}"
-    kept, lost = e["drafted"][: e["accepted"]], e["drafted"][e["accepted"] :]
+    drafted = [_visible(token) for token in e["drafted"]]
+    kept, lost = drafted[: e["accepted"]], drafted[e["accepted"] :]
     parts = [f"accepted {' '.join(kept) or 'none'}"] + [f"rejected {' '.join(lost)}"] * bool(lost)
-    parts += [f"{k} {e[k]}" for k in ("resampled", "bonus") if k in e]
+    parts += [f"{k} {_visible(e[k])}" for k in ("resampled", "bonus") if k in e]
     return ", ".join(parts)
+
+
+def _visible(token: str) -> str:
+    return token.replace(" ", "␣").replace("\n", "⏎")
 
 
 class Player(Widget):

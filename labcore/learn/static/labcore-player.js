@@ -127,7 +127,7 @@ const e = busy.get(slot);
 const box = { x: left + i * cellW + 1, y: slot * cellH + 1, width: cellW - 2, height: cellH - 2 };
 return [svg("rect", { ...box, class: `lp-cell lp-${e ? e.kind : "idle"}` }),
 e?.kind === "prefill" && svg("rect", { ...box, fill: `url(#${hatch})` }),
-e && cellW > 17 && svg("text", { x: box.x + box.width / 2, y: box.y + cellH / 2 + 4, class: "lp-in", text: e.request })];
+e && cellW > 17 && svg("text", { x: box.x + box.width / 2, y: box.y + cellH / 2 + 4, class: `lp-in lp-${e.kind}`, text: e.request })];
 });
 return svg("g", {}, cells);
 });
@@ -226,7 +226,7 @@ let step = -1;
 let timer = null;
 const play = button("Play", () => (timer ? pause() : start()), { class: "labcore-button labcore-primary" });
 const scrubber = el("input", { id, type: "range", min: 0, max: last, step: 1, value: "0", oninput: () => go(+scrubber.value) });
-const speed = el("select", { "aria-label": "Speed", onchange: () => timer && start() }, SPEEDS.map((s) => el("option", { value: String(s), selected: s === 1, text: `${s} steps/s` })));
+const speed = el("select", { "aria-label": "Speed", onchange: () => timer && start() }, SPEEDS.map((s) => el("option", { value: String(s), selected: s === 1, text: `${s} ${s > 1 ? "steps" : "step"}/s` })));
 const what = el("p", { class: "lp-what" });
 const counters = spec.counters.map((c) => [c, el("dd", {})]);
 const listing = el("details", { class: "lp-listing" }, el("summary", { text: "Every step as a table" }));

@@ -394,7 +394,7 @@ return boxes[part];
 });
 const shown = (blank) => (blank.accept ? blank.accept[0] : W.ui.number(grade.evaluate(blank.js, values)));
 return {
-stem: el("p", {}, nodes),
+stem: el("p", { class: "lq-stem" }, nodes),
 node: null,
 read() {
 const empty = Object.values(boxes).find((b) => !b.value.trim());
@@ -468,11 +468,11 @@ const KINDS = { numeric: "number", single: "one choice", multi: "several choices
 const LEVELS = { M: "mid-level", S: "senior", T: "staff" };
 function section(item) {
 const root = document.documentElement.dataset.content_root;
-return root === undefined ? null : `${root}${item.page}.html#${item.section}`;
+return root === undefined ? null : `${root}${item.page}.html${item.section && `#${item.section}`}`;
 }
 const link = (item, label) => {
 const href = section(item);
-return href ? el("a", { href, text: label }) : el("span", { text: `${label}: ${item.page}, “${item.section.replace(/-/g, " ")}”` });
+return href ? el("a", { href, text: label }) : el("span", { text: `${label}: ${item.page}${item.section && `, “${item.section.replace(/-/g, " ")}”`}` });
 };
 function comesBack(record) {
 if (record.rung === null) return "It has passed the whole ladder.";
@@ -508,7 +508,7 @@ live.say(hintList.lastChild.textContent);
 });
 const error = el("p", { class: "labcore-note labcore-error", role: "alert" });
 const verdict = el("div", { class: "lq-verdict", tabindex: "-1" });
-const fields = el("fieldset", { class: "lq-fields" }, el("legend", { class: "labcore-sr", text: "Your answer" }), control.node);
+const fields = el("fieldset", { class: "lq-fields" }, el("legend", { class: "labcore-sr", text: "Your answer" }), control.stem, control.node);
 const goOn = button(place.last ? "Finish" : "Next question", () => leave(), { class: "labcore-button labcore-primary" });
 const leave = (followUp) => {
 control.stop?.();
@@ -532,18 +532,18 @@ if (!good) verdict.append(el("p", {}, link(item, "Read the section again")));
 const retry = button("Try again", () => {
 fields.disabled = false;
 check.hidden = false;
+if (hint) hint.disabled = hints === item.hints.length;
 verdict.replaceChildren();
 verdict.className = "lq-verdict";
 fields.querySelector("input, button")?.focus();
 });
 const reveal = button("Show the answer", () => {
-reveal.replaceWith();
-retry.replaceWith();
+reveal.remove();
+retry.remove();
 state.before(el("div", {}, el("p", { text: "The answer:" }), control.answer(), explanation()));
 verdict.focus();
 });
-verdict.append(state, el("p", { class: "lq-row" }, goOn, !solved && [retry, reveal], solved && follow()).cloneNode(false));
-verdict.lastChild.append(...[goOn, !solved && retry, !solved && reveal, solved && follow()].filter(Boolean));
+verdict.append(state, el("p", { class: "lq-row" }, goOn, solved ? follow() : [retry, reveal]));
 verdict.focus();
 }
 function submit(event) {
@@ -566,11 +566,10 @@ const heading = el("p", { class: "lq-meta", tabindex: "-1", text: `Question ${pl
 card.replaceChildren(
 heading,
 el("form", { novalidate: true, onsubmit: submit },
-el("div", { class: "lq-stem" }, control.stem || text.paragraphs(fill(item.stem))),
+!control.stem && el("div", { class: "lq-stem" }, text.paragraphs(fill(item.stem))),
 fields, error, hintList,
 el("p", { class: "lq-row" }, check, hint)),
 verdict, live.node);
-if (control.stem) fields.before(el("div"));
 heading.focus();
 }
 function session(card, rows, { emit, finished }) {

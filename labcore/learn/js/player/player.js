@@ -24,7 +24,7 @@
 
     const play = button("Play", () => (timer ? pause() : start()), { class: "labcore-button labcore-primary" });
     const scrubber = el("input", { id, type: "range", min: 0, max: last, step: 1, value: "0", oninput: () => go(+scrubber.value) });
-    const speed = el("select", { "aria-label": "Speed", onchange: () => timer && start() }, SPEEDS.map((s) => el("option", { value: String(s), selected: s === 1, text: `${s} steps/s` })));
+    const speed = el("select", { "aria-label": "Speed", onchange: () => timer && start() }, SPEEDS.map((s) => el("option", { value: String(s), selected: s === 1, text: `${s} ${s > 1 ? "steps" : "step"}/s` })));
     const what = el("p", { class: "lp-what" });
     const counters = spec.counters.map((c) => [c, el("dd", {})]);
     const listing = el("details", { class: "lp-listing" }, el("summary", { text: "Every step as a table" }));

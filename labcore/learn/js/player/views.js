@@ -74,7 +74,7 @@
         const box = { x: left + i * cellW + 1, y: slot * cellH + 1, width: cellW - 2, height: cellH - 2 };
         return [svg("rect", { ...box, class: `lp-cell lp-${e ? e.kind : "idle"}` }),
           e?.kind === "prefill" && svg("rect", { ...box, fill: `url(#${hatch})` }),
-          e && cellW > 17 && svg("text", { x: box.x + box.width / 2, y: box.y + cellH / 2 + 4, class: "lp-in", text: e.request })];
+          e && cellW > 17 && svg("text", { x: box.x + box.width / 2, y: box.y + cellH / 2 + 4, class: `lp-in lp-${e.kind}`, text: e.request })];
       });
       return svg("g", {}, cells);
     });

@@ -9,11 +9,11 @@
   // The address of the section that explains an item, from any page of the built book.
   function section(item) {
     const root = document.documentElement.dataset.content_root;
-    return root === undefined ? null : `${root}${item.page}.html#${item.section}`;
+    return root === undefined ? null : `${root}${item.page}.html${item.section && `#${item.section}`}`;
   }
   const link = (item, label) => {
     const href = section(item);
-    return href ? el("a", { href, text: label }) : el("span", { text: `${label}: ${item.page}, “${item.section.replace(/-/g, " ")}”` });
+    return href ? el("a", { href, text: label }) : el("span", { text: `${label}: ${item.page}${item.section && `, “${item.section.replace(/-/g, " ")}”`}` });
   };
 
   function comesBack(record) {
@@ -53,7 +53,7 @@
     });
     const error = el("p", { class: "labcore-note labcore-error", role: "alert" });
     const verdict = el("div", { class: "lq-verdict", tabindex: "-1" });
-    const fields = el("fieldset", { class: "lq-fields" }, el("legend", { class: "labcore-sr", text: "Your answer" }), control.node);
+    const fields = el("fieldset", { class: "lq-fields" }, el("legend", { class: "labcore-sr", text: "Your answer" }), control.stem, control.node);
     const goOn = button(place.last ? "Finish" : "Next question", () => leave(), { class: "labcore-button labcore-primary" });
     const leave = (followUp) => {
       control.stop?.();
@@ -79,18 +79,18 @@
       const retry = button("Try again", () => {
         fields.disabled = false;
         check.hidden = false;
+        if (hint) hint.disabled = hints === item.hints.length;
         verdict.replaceChildren();
         verdict.className = "lq-verdict";
         fields.querySelector("input, button")?.focus();
       });
       const reveal = button("Show the answer", () => {
-        reveal.replaceWith();
-        retry.replaceWith();
+        reveal.remove();
+        retry.remove();
         state.before(el("div", {}, el("p", { text: "The answer:" }), control.answer(), explanation()));
         verdict.focus();
       });
-      verdict.append(state, el("p", { class: "lq-row" }, goOn, !solved && [retry, reveal], solved && follow()).cloneNode(false));
-      verdict.lastChild.append(...[goOn, !solved && retry, !solved && reveal, solved && follow()].filter(Boolean));
+      verdict.append(state, el("p", { class: "lq-row" }, goOn, solved ? follow() : [retry, reveal]));
       verdict.focus();
     }
 
@@ -115,11 +115,10 @@
     card.replaceChildren(
       heading,
       el("form", { novalidate: true, onsubmit: submit },
-        el("div", { class: "lq-stem" }, control.stem || text.paragraphs(fill(item.stem))),
+        !control.stem && el("div", { class: "lq-stem" }, text.paragraphs(fill(item.stem))),
         fields, error, hintList,
         el("p", { class: "lq-row" }, check, hint)),
       verdict, live.node);
-    if (control.stem) fields.before(el("div"));
     heading.focus();
   }
 

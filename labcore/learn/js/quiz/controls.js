@@ -78,7 +78,7 @@
     });
     const shown = (blank) => (blank.accept ? blank.accept[0] : W.ui.number(grade.evaluate(blank.js, values)));
     return {
-      stem: el("p", {}, nodes),
+      stem: el("p", { class: "lq-stem" }, nodes),
       node: null,
       read() {
         const empty = Object.values(boxes).find((b) => !b.value.trim());
