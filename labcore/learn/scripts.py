@@ -1,4 +1,4 @@
-"""The scripts of Player, Quiz and Review: the files of `js/<name>/`, joined into `static/labcore-<name>.js`.
+"""The scripts of Player, Quiz and Review: the files of `js/<name>/`, joined and minified into `static/labcore-<name>.js`.
 
 python -m labcore.learn.scripts     writes the three files
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from labcore.core.files import atomic_write
+from labcore.learn.widgets.bundle import head, minified, read
 
 SOURCES = Path(__file__).resolve().parent / "js"
 STATIC = Path(__file__).resolve().parent / "static"
@@ -23,15 +24,18 @@ def target(name: str) -> Path:
     return STATIC / f"labcore-{name}.js"
 
 
-def joined(name: str) -> str:
-    """The text of one script, without indentation and comment lines: every page loads it."""
-    head = f"// Generated from labcore/learn/js/{name} by `python -m labcore.learn.scripts`: read and edit there.\n"
-    parts = ((SOURCES / name / part).read_text(encoding="utf-8").splitlines() for part in PARTS[name])
-    lines = (line.strip() for part in parts for line in part)
-    return head + "".join(f"{line}\n" for line in lines if line and not line.startswith("//"))
+def source(name: str) -> str:
+    """What the script is made of. Every part is an immediately invoked function."""
+    return read(SOURCES / name / part for part in PARTS[name])
+
+
+def first_line(name: str) -> str:
+    """The line that the script must start with to be up to date."""
+    return head(source(name), f"labcore/learn/js/{name}", "python -m labcore.learn.scripts")
 
 
 if __name__ == "__main__":
     for name in PARTS:
-        atomic_write(target(name), joined(name))
-        print(f"{target(name).name}: {len(joined(name).encode()) / 1000:.1f} kB")
+        text = first_line(name) + minified(source(name))
+        atomic_write(target(name), text)
+        print(f"{target(name).name}: {len(text.encode()) / 1000:.1f} kB")
