@@ -17,10 +17,14 @@ def markdown(problem: Problem) -> str:
     parts = [f"**{problem.title}** ({LEVELS[problem.level]}, {problem.minutes} min{serves})", write(problem.asked)]
     parts += [_folded(f"Hint {n}", write(hint)) for n, hint in enumerate(problem.hints, 1)]
     parts.append(_folded("Solution", write(problem.solution)))
-    parts.append(_folded("Three answers, as spoken", _graded(problem.samples, write)))
-    # a definition list: four columns of prose do not fit a phone
-    criteria = "\n\n".join(f"**{write(row.criterion)}**\n\n{_graded(row, write)}" for row in problem.rubric)
-    parts.append(_folded("How it is scored", criteria))
+    spoken = [(grade, [write(getattr(problem.samples, key))]) for key, grade in GRADES]
+    parts.append(_folded("Three answers, as spoken", _definitions(spoken)))
+    # not a table: four columns of prose do not fit a phone
+    scored = [
+        (write(row.criterion), [f"*{grade}:* {write(getattr(row, key))}" for key, grade in GRADES])
+        for row in problem.rubric
+    ]
+    parts.append(_folded("How it is scored", _definitions(scored)))
     chain = "\n\n".join(
         f"**{n}.** {write(step.asked)}\n\n{_folded('Answer', write(step.answer), ':::::')}"
         for n, step in enumerate(problem.follow_up, 1)
@@ -29,10 +33,10 @@ def markdown(problem: Problem) -> str:
     return "\n\n".join(parts)
 
 
-def _graded(texts, write) -> str:
-    """A definition list of the three grades."""
-    lines = ((grade, write(getattr(texts, field)).replace("\n", "\n  ")) for field, grade in GRADES)
-    return "\n\n".join(f"{grade}\n: {text}" for grade, text in lines)
+def _definitions(entries: list[tuple[str, list[str]]]) -> str:
+    """A definition list of (term, what is said about it); further lines of a text are indented to stay inside."""
+    said = ((term, "\n\n".join(": " + text.replace("\n", "\n  ") for text in texts)) for term, texts in entries)
+    return "\n\n".join(f"{term}\n{texts}" for term, texts in said)
 
 
 def _folded(title: str, body: str, fence: str = "::::::") -> str:
