@@ -125,8 +125,8 @@ EXERCISES = (
         title="The roof",
         asked="Draw me the roofline of an A100 and put decode at batch 1 on it.",
         spec="Write `attainable(intensity, peak, bandwidth)`: the highest **FLOP/s** that work can reach if loading "
-        "and computing overlap perfectly. `intensity` is `float64[N]` in FLOP/B, `peak` a number in FLOP/s, `bandwidth` "
-        "one in B/s; return `float64[N]`.",
+        "and computing overlap perfectly. `intensity` is `float64[N]` in FLOP/B, `peak` a number in "
+        "FLOP/s, `bandwidth` one in B/s; return `float64[N]`.",
         reference=ref.attainable,
         stages=(
             oracle(np.array([1.0, 50.0]), 100.0, 10.0, gives=np.array([10.0, 100.0])),

@@ -130,7 +130,7 @@ EXERCISES = (
         stages=(
             oracle(np.array([[[0, 1]]]), gives=2.0),
             oracle(np.array([[[0, 1], [1, 2]]]), gives=3.0),
-            oracle(np.array([[[0, 1], [0, 1]], [[1, 2], [2, 3]]]), gives=2.5),
+            oracle(np.array([[[0, 1], [0, 1], [1, 0]], [[0, 1], [1, 2], [2, 0]], [[1, 2], [2, 3], [3, 4]]]), gives=3.0),
             trap(np.array([[[3, 90]], [[3, 90]]]), says="two experts are read in each step, whatever their numbers"),
             agrees(lambda g: (np.argsort(g.random((4, int(g.integers(2, 12)), 16)), axis=-1)[..., :2] ** 2 // 4,)),
         ),
