@@ -69,10 +69,8 @@ def test_experts_hit_meets_the_expectation_under_uniform_routing():
     assert ref.experts_hit(routing) == pytest.approx(formula["moe.experts_hit"](E=64, k=4, B=16), rel=0.01)
 
 
-@pytest.mark.parametrize(("model", "device"), CASES, ids=lambda one: one.id)
+@pytest.mark.parametrize(("model", "device"), [c for c in CASES if c[0].context], ids=lambda one: one.id)
 def test_the_ends_of_the_context_find_every_counterexample(model, device):
-    if model.context is None:
-        pytest.skip("this config names no context")
     peak, bandwidth = device.flops("bf16"), device.bandwidth
     contexts = np.unique(np.geomspace(1, model.context, 60).astype(int))
     for claimed in (1, 50, 156, 300, 5000):
