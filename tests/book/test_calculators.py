@@ -59,10 +59,12 @@ def open_page(widget_browser):  # noqa: F811
     """`open_page(url, width=1280, theme="light", …)` → a page; the test fails on logged errors and remote requests."""
     contexts, watch = [], Watch()
 
-    def go(url, width=1280, theme="light", **options):
+    def go(url, width=1280, theme="light", script=None, **options):
         context = widget_browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, **options)
         contexts.append(context)
         page = context.new_page()
+        if script:
+            page.add_init_script(script)
         watch.attach(page)
         page.goto(url, wait_until="load")
         return page
@@ -136,8 +138,10 @@ def test_opens_with_what_python_shows(open_page, address, name):
     page = open_page(f"{address}/{name}.html")
     default = {i["id"]: i["value"] for i in CALCULATORS[name].spec["inputs"]}
     assert page.evaluate(f"globalThis.seen.{name}.inputs") == default
+    box = page.get_by_role("textbox").first
+    box.fill("7")
     page.evaluate("labcoreWidgets.mount(document)")
-    assert page.locator(".lc-results").count() == 1, "mounting twice drew twice"
+    assert box.input_value() == "7", "mounting again lost what the reader had set"
 
 
 @pytest.mark.parametrize("name", CALCULATORS)
@@ -412,6 +416,25 @@ def test_broken_spec_keeps_the_fallback(open_page, site):
     said = page.locator("main").inner_text()
     assert "roofline.rigde is not registered" in said and CALCULATORS["roofline"].summary() in said
     page.close()
+
+
+def test_storage_survives_a_reload_and_damage(open_page, served):
+    page = open_page(f"{served}/utilization.html")
+    page.evaluate("labcoreWidgets.ui.storage.set('note', {day: 3})")
+    page.reload()
+    assert page.evaluate("labcoreWidgets.ui.storage.get('note')") == {"day": 3}
+    assert page.evaluate("Object.keys(localStorage)") == ["labcore.v1.note"]
+    page.evaluate("localStorage.setItem('labcore.v1.note', '{oops')")
+    assert page.evaluate("labcoreWidgets.ui.storage.get('note', 'fallback')") == "fallback"
+
+
+def test_blocked_storage_is_said(open_page, site):
+    refuse = "get() { throw new DOMException('blocked', 'SecurityError'); }"
+    block = f"Object.defineProperty(window, 'localStorage', {{ {refuse} }})"
+    page = open_page(f"{site.as_uri()}/utilization.html", script=block)
+    assert page.evaluate("labcoreWidgets.ui.storage.persistent") is False
+    assert "keeps nothing" in page.evaluate("labcoreWidgets.ui.storage.notice().textContent")
+    assert page.evaluate("[labcoreWidgets.ui.storage.set('a', 1), labcoreWidgets.ui.storage.get('a')]") == [False, 1]
 
 
 # ---- the built book --------------------------------------------------------------------------------------------------

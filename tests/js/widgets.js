@@ -14,6 +14,14 @@ const known = {
   stops: (spec) => W.inputs.stops(spec),
   model: (text) => W.models.parse(text),
   modelEnvironment: (model, env) => W.models.environment(model, env),
+  // node has no localStorage, like a browser that blocks it
+  storage: (key, value) => {
+    const s = W.ui.storage;
+    const kept = s.set(key, value);
+    const seen = [s.get(key), s.keys("quiz."), s.get("nothing", 3)];
+    s.remove(key);
+    return { persistent: s.persistent, kept, seen, after: s.get(key) };
+  },
   preset: (id) => globalThis.labcoreData.facts.models[id],
   // what a calculator computes for a state of its inputs; a model is a preset's id or a config
   results: (spec, state) => {

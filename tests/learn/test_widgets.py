@@ -67,8 +67,10 @@ def test_bundle_holds_what_its_head_says():
     assert bundle.BUNDLE.read_text(encoding="utf-8") == bundle.widgets_head() + bundle.minified(bundle.widgets_source())
 
 
-def test_bundle_stays_below_its_budget():
+def test_scripts_stay_below_their_budget():
     assert bundle.BUNDLE.stat().st_size < 45_000
+    sizes = {name: (base.STATIC / name).stat().st_size for name in base.SCRIPTS if name != "labcore-formulas.js"}
+    assert sum(sizes.values()) < 80_000, sizes
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------
@@ -133,6 +135,11 @@ def test_numbers_say_what_they_should():
         (2903.1, "tokens"): "2,903 tokens",
     }
     assert {k: numbers.text(*k) for k in said} == said
+
+
+def test_storage_works_and_says_so_where_nothing_is_kept(javascript):
+    (answer,) = javascript(["storage", "quiz.00", {"a": [1]}])
+    assert answer == {"persistent": False, "kept": False, "seen": [{"a": [1]}, ["quiz.00"], 3], "after": None}
 
 
 # ---- config.json -----------------------------------------------------------------------------------------------------
