@@ -9,7 +9,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent / "configs"
 PRESETS = Path(__file__).parents[2] / "labcore" / "facts" / "configs"
-FOLDERS = (PRESETS, HERE, HERE / "newer")  # newer: read here, not yet by the calculators in the page
+FOLDERS = (PRESETS, HERE)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@
   const REFUSED = {
     index_topk: "a sparse-attention indexer caches keys of its own",
     attention_chunk_size: "attention within chunks",
-    global_head_dim: "heads of two widths",
-    num_kv_shared_layers: "layers that share one cache",
+    attention_other_setting: "layers with other heads",
     compress_ratios: "a compressed cache",
     linear_attn_config: "a linear-attention state of its own layout",
     hybrid_override_pattern: "Mamba layers",
@@ -138,27 +137,30 @@
   const deepseek = (f) => ({ ...attentionBias(f), router_bias: f.get(["topk_method"], null) === "noaux_tc" });
   const gptOss = (f) => ({ ...attentionBias(f), mlp_bias: true, sinks: true, router_bias: true });
 
+  const kv = (heads) => ({ num_key_value_heads: heads });
   const DELTA_NET = {
     linear_conv_kernel_dim: 4, linear_key_head_dim: 128, linear_value_head_dim: 128, linear_num_key_heads: 16,
     linear_num_value_heads: 32, full_attention_interval: 4, head_dim: 256,
   };
   const GEMMA = { tie_word_embeddings: true, head_dim: 256 };
+  const GEMMA4 = { ...GEMMA, ...kv(4), global_head_dim: 512, sliding_window: 512 };
+  const QWEN = { ...kv(32), max_window_layers: 28 };
   const GEMMA3 = { ...GEMMA, vocab_size: 262208, sliding_window: 4096, num_attention_heads: 8, num_key_value_heads: 4, max_position_embeddings: 131072 };
   const TIED = { tie_word_embeddings: true };
   // model_type → [weights, which layers slide, class defaults, MLP width in units of hidden if left out]
   const FAMILIES = {
     llama: [llama],
-    mistral: [plain, sliding, { num_key_value_heads: 8, sliding_window: 4096 }],
-    mixtral: [plain, sliding, { num_key_value_heads: 8 }],
-    qwen2: [() => ({ qkv_bias: true }), upperSlide, { max_window_layers: 28 }],
-    qwen3: [qwen3, upperSlide, { max_window_layers: 28, head_dim: 128 }],
-    qwen3_moe: [qwen3, allSlide],
-    qwen3_next: [hybrid, nthAttends, DELTA_NET],
-    qwen3_5_text: [hybrid, nthAttends, DELTA_NET],
-    qwen3_5_moe_text: [hybrid, nthAttends, DELTA_NET],
+    mistral: [plain, sliding, { ...kv(8), sliding_window: 4096 }],
+    mixtral: [plain, sliding, kv(8)],
+    qwen2: [() => ({ qkv_bias: true }), upperSlide, QWEN],
+    qwen3: [qwen3, upperSlide, { ...QWEN, head_dim: 128 }],
+    qwen3_moe: [qwen3, allSlide, kv(4)],
+    qwen3_next: [hybrid, nthAttends, { ...DELTA_NET, ...kv(2) }],
+    qwen3_5_text: [hybrid, nthAttends, { ...DELTA_NET, ...kv(4) }],
+    qwen3_5_moe_text: [hybrid, nthAttends, { ...DELTA_NET, ...kv(2) }],
     phi3: [plain, sliding],
-    gemma: [gemma(2), full, GEMMA],
-    gemma2: [gemma(4), nthFull(2), { ...GEMMA, sliding_window: 4096 }],
+    gemma: [gemma(2), full, { ...GEMMA, ...kv(16) }],
+    gemma2: [gemma(4), nthFull(2), { ...GEMMA, ...kv(4), sliding_window: 4096 }],
     gemma3_text: [gemma(4, true), nthFull(6), GEMMA3],
     cohere2: [() => null, nthFull(4), TIED],
     falcon: [falcon, full, TIED, 4],
@@ -169,14 +171,21 @@
     deepseek_v2: [deepseek],
     deepseek_v3: [deepseek],
     kimi_k2: [deepseek],
-    gpt_oss: [gptOss, otherSlides],
+    gpt_oss: [gptOss, otherSlides, { ...kv(8), head_dim: 64, sliding_window: 128 }],
+    qwen3_vl_text: [qwen3, full, { ...kv(32), head_dim: 128 }],
+    qwen3_vl_moe_text: [qwen3, full, kv(16)],
+    gemma4_text: [() => null, nthFull(6), GEMMA4],
+    bloom: [() => null, full, {}, 4],
+    gpt_neox: [() => null],
+    gptj: [() => null, full, {}, 4],
+    gpt_bigcode: [() => null, full, {}, 4],
   };
 
   // ---- the parts of a model ----------------------------------------------------------------------------------
   function keyValueHeads(f, heads, type) {
     const old = ["falcon", "RefinedWebModel"].includes(type) && !f.flag("new_decoder_architecture");
     if (old || type === "gpt_bigcode") return f.flag("multi_query", true) ? 1 : heads;
-    const shared = f.integer(NAMES.kvHeads, heads);
+    const shared = Object.hasOwn(FAMILIES, type) ? f.integer(NAMES.kvHeads, heads) : f.integer(NAMES.kvHeads);
     if (shared > heads || heads % shared) throw f.error(`${NAMES.kvHeads[0]}=${shared} does not divide num_attention_heads=${heads}`);
     return shared;
   }
@@ -185,6 +194,15 @@
     const explicit = f.integer(["head_dim", "kv_channels"], null);
     if (explicit === null && hidden % heads) throw f.error(`head_dim is missing, and hidden_size=${hidden} is not a multiple of num_attention_heads=${heads}`);
     return explicit ?? hidden / heads;
+  }
+
+  // Elements per token of a full and of a sliding layer.
+  function kvElements(f, heads, width) {
+    const elements = heads * (width + f.integer(["v_head_dim"], width));
+    const wide = f.integer(["global_head_dim"], null);
+    if (wide === null) return { full: elements, sliding: elements };
+    const own = f.flag("attention_k_eq_v") ? f.integer(["num_global_key_value_heads"], heads) : heads;
+    return { full: 2 * own * wide, sliding: elements };
   }
 
   function latent(f) {
@@ -229,7 +247,7 @@
     return found;
   }
 
-  function layers(f, rule, n, kv_elements, mla, net) {
+  function layers(f, rule, n, elements, mla, net) {
     const found = kinds(f, rule, n);
     if (mla) {
       if (found.some((kind) => kind !== "full")) throw f.error(`kv_lora_rank is set, but not every layer is full attention (${short(found)})`);
@@ -239,7 +257,8 @@
     const window = slides ? f.integer(["sliding_window"], null) : null;
     if (slides && window === null) throw f.error("layers use sliding attention, but sliding_window is missing or null");
     if (found.includes("linear") && !net) throw f.error("layer_types has linear_attention, but linear_num_value_heads is missing: unknown state size");
-    return found.map((kind) => ({ kind, kv_elements: kind === "linear" ? 0 : kv_elements, window: kind === "sliding" ? window : null }));
+    const owners = n - f.integer(["num_kv_shared_layers"], 0, 0); // the last layers read the cache of earlier ones
+    return found.map((kind, i) => ({ kind, kv_elements: kind === "linear" || i >= owners ? 0 : elements[kind], window: kind === "sliding" ? window : null }));
   }
 
   function enter(content) {
@@ -262,7 +281,8 @@
   function fromConfig(content) {
     const { f, type, weights, rule, factor } = enter(content);
     for (const [field, why] of Object.entries(REFUSED)) {
-      if (truthy(f.values[field])) throw f.error(`${field}=${short(f.values[field])} means ${why}, which this reader does not model`);
+      const ordinary = Array.isArray(f.values[field]) && f.values[field].every((kind) => kind === 1); // MiniMax writes 1
+      if (truthy(f.values[field]) && !ordinary) throw f.error(`${field}=${short(f.values[field])} means ${why}, which this reader does not model`);
     }
     const [n_layers, hidden, n_heads] = [f.integer(NAMES.layers), f.integer(NAMES.hidden), f.integer(NAMES.heads)];
     const [mla, delta_net] = [latent(f), deltaNet(f)];
@@ -274,7 +294,7 @@
     const model = {
       name: f.values._name_or_path || "config.json", model_type: type, n_layers, hidden, n_heads, n_kv_heads, head_dim,
       intermediate, vocab: f.integer(["vocab_size"]), tied_embeddings: f.flag("tie_word_embeddings"),
-      layers: layers(f, rule, n_layers, 2 * n_kv_heads * head_dim, mla, delta_net), context: f.integer(NAMES.context, null), moe, mla, delta_net,
+      layers: layers(f, rule, n_layers, kvElements(f, n_kv_heads, head_dim), mla, delta_net), context: f.integer(NAMES.context, null), moe, mla, delta_net,
     };
     const beyond = weights(f);
     return W.models.summary({ ...model, weights: beyond && { ...PLAIN, ...beyond } });
