@@ -18,6 +18,7 @@ def two_stages(tmp_path, monkeypatch):
     for name, text in {"test_bad.py": FAILING, "test_good.py": PASSING}.items():
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(stages, "REPORTS", tmp_path / "reports")
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # the plugins take most of the start-up
 
     def commands(name):
         return [[*stages.PYTEST, "-o", "addopts=", "-p", "no:cacheprovider", str(tmp_path / name)]]
