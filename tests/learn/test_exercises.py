@@ -505,3 +505,24 @@ def test_values_are_described_alike_everywhere():
     assert describe_both(1.00000001, 1.0) == ("1.00000001", "1")
     assert len(describe("x" * 500)) <= 80
     assert REFERENCE is not None
+
+
+def test_a_library_that_wraps_its_own_function_is_no_replacement(monkeypatch):
+    """torch wraps torch.manual_seed on some lazy imports; np.mean set to np.median is still a replacement."""
+    import functools
+
+    import numpy as np
+
+    from labcore.learn.exercises.library import Originals
+
+    seen = Originals()
+    seen.remember()
+
+    @functools.wraps(np.mean)
+    def mean(*args, **kwargs):
+        raise AssertionError
+
+    monkeypatch.setattr(np, "mean", mean)
+    assert seen.restore() == [] and np.mean is mean
+    monkeypatch.setattr(np, "std", np.median)
+    assert seen.restore() == ["numpy.std"]

@@ -52,12 +52,12 @@ class Originals:
         self._originals[id(owner), name] = owner, name, value, getattr(value, "__code__", None)
 
     def restore(self) -> list[str]:
-        """Put back whatever was replaced; its dotted names. A reloaded module of this package is not a replacement."""
+        """Put back whatever was replaced; its dotted names. What a library does to itself is not a replacement."""
         replaced = []
         for owner, name, original, code in list(self._originals.values()):
             now = vars(owner).get(name)
             if now is not original:
-                if str(getattr(now, "__module__", "")).startswith("labcore."):
+                if _from_home(owner, name, now):
                     self._remember(owner, name, now)
                     continue
                 setattr(owner, name, original)
@@ -68,6 +68,13 @@ class Originals:
             place = f"{owner.__module__}.{owner.__qualname__}" if isinstance(owner, type) else owner.__name__
             replaced.append(f"{place}.{name}".removeprefix("builtins."))
         return replaced
+
+
+def _from_home(owner: object, name: str, now: object) -> bool:
+    """A reloaded module of this package, or a library wrapping its own function under the same name, as torch does."""
+    home = str(getattr(now, "__module__", "")).partition(".")[0]
+    owner_home = str(getattr(owner, "__module__", None) or getattr(owner, "__name__", "")).partition(".")[0]
+    return home == "labcore" or (home == owner_home and getattr(now, "__name__", "") == name)
 
 
 originals = Originals()
