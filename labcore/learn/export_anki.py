@@ -106,7 +106,7 @@ def fields(item: schema.Item, values: dict[str, Any]) -> list[str]:
     asked = KINDS.get(item.kind, "")
     if hasattr(item, "answer") and item.answer.asked_in != "1":
         asked = f"{asked} in {item.answer.asked_in}".strip()
-    explain, section = to_html(fill(item.explain, values)), f"{item.page}#{item.section}"
+    explain, section = to_html(fill(item.explain, values)), f"{html.escape(item.heading)} ({item.page})"
     return [
         question(item, values),
         html.escape(asked),

@@ -141,7 +141,7 @@ def answer(page, right: bool = True) -> str:
         case "order":
             texts = [entry.text for entry in item.order]
             for position, text in enumerate(texts if right else texts[::-1]):
-                while page.locator(".lq-order li > span:first-child").all_inner_texts().index(text) > position:
+                while page.locator(".lq-entry > span:first-child").all_inner_texts().index(text) > position:
                     button(page, f"Move up: {text}").click()
         case "cloze":
             words = {n: b.accept[0] if b.accept else str(checks.evaluate(b, values)) for n, b in item.blanks.items()}

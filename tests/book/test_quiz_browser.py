@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date, timedelta
 
 import pytest
 
@@ -74,23 +75,23 @@ def test_every_kind_is_answered_wrong_and_the_sections_are_listed(reader):
             assert "The answer:" in page.locator(".lq-verdict").inner_text()
         page.locator(".lq-verdict .labcore-primary").click()
     assert "0 of 19 right." in page.locator(".lq-card").inner_text()
-    assert page.locator(".lq-card a").count() == len({i.section for i in WARM_UP.items})
+    assert page.locator(".lq-card a").count() == len({i.anchor for i in WARM_UP.items})
 
 
 @over_http
 def test_the_clock_walks_the_ladder(reader):
     me = reader(now="2026-03-26T12:00:00")  # the clocks change on day 3
-    expected, day_of = [], {0: 26, 3: 29, 7: 33, 14: 40, 21: 47}
-    for rung, march in day_of.items():
-        expected += RUNGS[rung]
-        date = f"2026-03-{march}" if march <= 31 else f"2026-04-{march - 31:02}"
-        page = me.at(f"{date}T00:05:00").open("quiz")
+    expected, first = [], date(2026, 3, 26)
+    for rung, asked in RUNGS.items():
+        expected += asked
+        day = first + timedelta(days=rung)
+        if rung:
+            evening = me.at(f"{day - timedelta(days=1)}T23:55:00").open("quiz")
+            assert "Nothing is due today." in evening.locator(".lq-card").inner_text(), f"early for day {rung}"
+        page = me.at(f"{day}T00:05:00").open("quiz")
         assert f"{len(expected)} of 19 questions are due today" in page.locator(".lq-card").inner_text()
         assert sorted(work_through(page, f"Start: {len(expected)} due")) == sorted(expected)
         assert "questions are due" not in page.locator(".lq-card").inner_text()
-        if rung < 21:
-            me.at(f"{date}T23:55:00").open("quiz")
-            assert "Nothing is due today." in page.locator(".lq-card").inner_text()
     assert "Every question has passed the whole ladder." in me.open("quiz").locator(".lq-card").inner_text()
 
 

@@ -55,7 +55,7 @@ def test_every_question_is_a_note_with_its_tags(package):
         for n in range(draws):
             fields, tags = notes[genanki.guid_for(item.id, n)]
             assert {"00", item.kind, f"day-{item.rung}", f"level-{item.level}"} <= set(tags)
-            assert item.ability in tags and fields["Section"] == f"labs/lab00_units#{item.section}"
+            assert item.ability in tags and fields["Section"] == f"{item.heading} (labs/lab00_units)"
             assert fields["Question"] and fields["Answer"] and fields["Explanation"]
         assert genanki.guid_for(item.id, draws) not in notes
 

@@ -53,7 +53,8 @@ def test_a_valid_item_is_read_and_its_answers_are_computed(tmp_path):
     by_hand = {(S, n): n / (n + (S - 1) / 2) for S in (16, 64) for n in (100, 200)}
     found = {(v["S"], v["n"]): checks.evaluate(item.answer, v) for v in checks.variants(item)}
     assert found == pytest.approx(by_hand)
-    assert item.page == "book/03_batching" and item.answer.asked_in == "%"
+    assert (item.page, item.anchor, item.heading) == ("book/03_batching", "waste", "Waste")
+    assert item.answer.asked_in == "%"
 
 
 REFUSED = {
@@ -226,7 +227,7 @@ def test_every_link_of_the_warm_up_leads_to_a_heading():
     for item in quiz.load(WARM_UP).items:
         cells = json.loads((root / f"{item.page}.ipynb").read_text())["cells"]
         lines = [line for c in cells if c["cell_type"] == "markdown" for line in "".join(c["source"]).splitlines()]
-        assert item.section in {make_id(line.lstrip("# ")) for line in lines if line.startswith("#")}, item.id
+        assert item.anchor in {make_id(line.lstrip("# ")) for line in lines if line.startswith("#")}, item.id
 
 
 def test_what_travels_to_the_page_is_plain_and_always_the_same():

@@ -118,7 +118,7 @@ def test_orders_blanks_and_the_readers_own_grade():
         (cloze.id, filled | {"rate": str(port)}),
         *[("units.falsify.001", *grade) for grade in grades],
     )
-    assert found[0]["outcome"] == "pass" and "first 1 of 5" in found[1]["says"]
+    assert found[0]["outcome"] == "pass" and "first 1 of 5 are" in found[1]["says"]
     assert found[2]["outcome"] == "pass" and found[3]["blanks"] == ["rate"]
     assert [f.get("outcome") for f in found[4:]] == ["pass", None, "hold", None, "fail"]
     assert "ticked 3: that is Lean" in found[5]["error"] and "ticked none" in found[7]["error"]

@@ -160,13 +160,14 @@ class Samples(Graded):
 class Item(Strict):
     """What every kind has.
 
-    rung: the day of the ladder on which the item is first asked. draw, given, where, let: see variants.py; `where`
-    keeps the draws for which it holds, `let` names intermediate values for texts and expressions.
+    section: the heading that explains it, as text or as its anchor. rung: the day of the ladder on which the item is
+    first asked. draw, given, where, let: see variants.py; `where` keeps the draws for which it holds, `let` names
+    intermediate values for texts and expressions.
     """
 
     id: str = Field(pattern=r"^[a-z0-9]+([.\-][a-z0-9]+)*$")
     chapter: str = Field(pattern=r"^[a-z0-9_]+$")
-    section: str = Field(pattern=r"^[a-z0-9\-]+$")
+    section: Text
     ability: str = Field(default="", pattern=r"^(C\d+\.\d+)?$")
     rung: int = 0
     level: Literal["M", "S", "T"]
@@ -196,6 +197,16 @@ class Item(Strict):
             if names.count(name) > 1:
                 raise ValueError(f"{name!r} is defined twice")
         return self
+
+    @property
+    def anchor(self) -> str:
+        """The id that Sphinx gives the section's heading: lower case, hyphens, no leading number."""
+        return re.sub(r"[^a-z0-9]+", "-", self.section.lower()).lstrip("-0123456789").rstrip("-")
+
+    @property
+    def heading(self) -> str:
+        """The section as a reader knows it."""
+        return self.section.replace("-", " ").capitalize() if self.section == self.anchor else self.section
 
     @property
     def page(self) -> str:

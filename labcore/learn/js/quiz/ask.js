@@ -6,14 +6,10 @@
   const KINDS = { numeric: "number", single: "one choice", multi: "several choices", order: "order", cloze: "fill in", predict: "estimate", diagnose: "diagnose", spoken: "say it aloud" };
   const LEVELS = { M: "mid-level", S: "senior", T: "staff" };
 
-  // The address of the section that explains an item, from any page of the built book.
-  function section(item) {
-    const root = document.documentElement.dataset.content_root;
-    return root === undefined ? null : `${root}${item.page}.html${item.section && `#${item.section}`}`;
-  }
+  // A link to the section that explains an item, from any page of the built book; in a notebook, its name.
   const link = (item, label) => {
-    const href = section(item);
-    return href ? el("a", { href, text: label }) : el("span", { text: `${label}: ${item.page}${item.section && `, “${item.section.replace(/-/g, " ")}”`}` });
+    const root = document.documentElement.dataset.content_root;
+    return root !== undefined ? el("a", { href: `${root}${item.page}.html#${item.section}`, text: label }) : el("span", { text: `${label}: ${item.heading} (${item.page})` });
   };
 
   function comesBack(record) {
@@ -79,7 +75,7 @@
       const retry = button("Try again", () => {
         fields.disabled = false;
         check.hidden = false;
-        if (hint) hint.disabled = hints === item.hints.length;
+        if (hint) hint.hidden = false;
         verdict.replaceChildren();
         verdict.className = "lq-verdict";
         fields.querySelector("input, button")?.focus();
@@ -103,7 +99,7 @@
       if (result.outcome === "pass" && hints && !record) result.outcome = "hold";
       fields.disabled = true;
       check.hidden = true;
-      if (hint) hint.disabled = true;
+      if (hint) hint.hidden = true;
       if (!record) {
         record = progress.record(quiz.id, item, result.outcome);
         answered(result.outcome);
@@ -148,7 +144,7 @@
       const missed = results.filter((r) => r.outcome === "fail");
       const head = el("p", { class: "lq-head", tabindex: "-1", text: results.length ? `${results.length - missed.length} of ${results.length} right.` : "Nothing was answered." });
       const sections = new Map(missed.map(({ item }) => [`${item.page}#${item.section}`, item]));
-      const list = [...sections.values()].map((item) => el("li", {}, link(item, item.section.replace(/-/g, " "))));
+      const list = [...sections.values()].map((item) => el("li", {}, link(item, item.heading)));
       card.replaceChildren(head, ...(list.length ? [el("p", { text: "Worth reading again:" }), el("ul", {}, list)] : []), el("p", {}, button("Done", finished)));
       head.focus();
     }

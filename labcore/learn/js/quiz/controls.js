@@ -47,7 +47,7 @@
     const rows = item.order.map((entry, index) => {
       const text = ctx.fill(entry.text);
       const move = (sign, label) => button(sign, () => shift(index, sign === "↑" ? -1 : 1), { "aria-label": `${label}: ${text}` });
-      return el("li", {}, el("span", {}, ctx.shown(entry.text)), el("span", { class: "lq-moves" }, move("↑", "Move up"), move("↓", "Move down")));
+      return el("li", {}, el("div", { class: "lq-entry" }, el("span", {}, ctx.shown(entry.text)), el("span", { class: "lq-moves" }, move("↑", "Move up"), move("↓", "Move down"))));
     });
     function shift(index, by) {
       const from = arranged.indexOf(index);
@@ -107,9 +107,9 @@
     };
     const compare = el("div", { hidden: true },
       el("fieldset", { class: "lq-options" }, el("legend", { text: "Tick what you really said" }), points.map(([box, text]) => el("label", { class: "lq-option" }, box, el("span", {}, ctx.shown(text))))),
-      el("fieldset", { class: "lq-options" }, el("legend", { text: "Then compare with three answers, and grade yours" }),
+      el("fieldset", { class: "lq-options" }, el("legend", { text: "Then compare with three answers and grade yours" }),
         grades.map(([box, label, signs, sample]) => [
-          el("label", { class: "lq-option" }, box, el("span", {}, el("strong", { text: `${label}: ` }), ctx.shown(signs.join("; ")))),
+          el("label", { class: "lq-option" }, box, el("span", {}, el("strong", { text: `${label}: ` }), label === "Strong" ? "every point above" : ctx.shown(signs.join("; ")))),
           el("details", {}, el("summary", { text: `Sample answer: ${label}` }), el("blockquote", {}, W.text.paragraphs(ctx.fill(sample)))),
         ])),
     );

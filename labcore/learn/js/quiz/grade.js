@@ -106,7 +106,7 @@
     const right = sorted(item, values);
     const first = right.findIndex((index, i) => arranged[i] !== index);
     if (first < 0) return { outcome: "pass", says: "" };
-    return { outcome: "fail", why: null, says: `The first ${first} of ${right.length} are in place; look at position ${first + 1}.` };
+    return { outcome: "fail", why: null, says: first ? `The first ${first} of ${right.length} are in place.` : "The first one is out of place." };
   }
 
   const folded = (text) => text.trim().toLowerCase().replace(/\s+/g, " ");

@@ -25,16 +25,21 @@
     return list.length ? table(["Day", "", "Questions"], list, "What comes next") : null;
   }
 
+  // One row a section that holds a miss, the latest first.
   function misses(quizzes, data) {
-    const rows = [];
+    const sections = new Map();
     for (const quiz of Object.values(quizzes)) {
       for (const item of quiz.items) {
         const record = data.items[item.id];
-        if (record?.last === "fail") rows.push([record.missed, quiz.title, W.sectionLink(item, item.section.replace(/-/g, " "))]);
+        if (record?.last !== "fail") continue;
+        const key = `${item.page}#${item.section}`;
+        const row = sections.get(key) || { quiz, item, n: 0, missed: "" };
+        sections.set(key, { ...row, n: row.n + 1, missed: record.missed > row.missed ? record.missed : row.missed });
       }
     }
-    rows.sort((a, b) => (a[0] < b[0] ? 1 : -1));
-    return rows.length ? table(["Missed on", "Chapter", "Read again"], rows.map(([when, ...rest]) => [ladder.spoken(when), ...rest]), "The section behind every miss") : null;
+    const rows = [...sections.values()].sort((a, b) => (a.missed < b.missed ? 1 : -1));
+    const cells = ({ quiz, item, n, missed }) => [W.sectionLink(item, item.heading), quiz.title, String(n), ladder.spoken(missed)];
+    return rows.length ? table(["Read again", "Chapter", "Missed", "Last on"], rows.map(cells), "The section behind every miss") : null;
   }
 
   function interview(data, day, changed) {
@@ -90,7 +95,7 @@
       const nodes = [
         el("p", { class: "lq-head", tabindex: "-1", text: status }),
         due.length > 0 && el("p", {}, button("Start the review", start, { class: "labcore-button labcore-primary" })),
-        !begun && first && el("p", {}, W.sectionLink({ page: first.items[0].page, section: "" }, `Begin with ${first.title}`)),
+        !begun && first && el("p", {}, W.sectionLink(first.items[0], `Begin with ${first.title}`)),
         streak > 1 && el("p", { class: "labcore-note", text: `${streak} review days in a row with nothing left waiting.` }),
         interview(data, day, (change) => {
           progress.save(change());
