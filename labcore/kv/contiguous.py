@@ -21,15 +21,18 @@ def causal_attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     belonging to the queries. Returns [new, n_heads, head_dim]. Query i sees every key up to its own.
     """
     new, tokens = q.shape[0], keys.shape[1]
+    if new == 1:  # nothing to mask, so the queries that share a key head can be the rows of one product
+        shared = q.reshape(keys.shape[0], -1, q.shape[2])
+        return F.scaled_dot_product_attention(shared[None], keys[None], values[None]).reshape(q.shape)
     mask = None
-    if 1 < new < tokens:  # is_causal would align the mask with the first key instead of the last
+    if new < tokens:  # is_causal would align the mask with the first key instead of the last
         mask = torch.ones(new, tokens, dtype=torch.bool, device=q.device).tril(diagonal=tokens - new)
     attended = F.scaled_dot_product_attention(
         q.transpose(0, 1)[None],
         keys[None],
         values[None],
         attn_mask=mask,
-        is_causal=1 < new == tokens,
+        is_causal=new == tokens,
         enable_gqa=q.shape[1] != keys.shape[0],
     )
     return attended[0].transpose(0, 1)
