@@ -1,4 +1,4 @@
-"""The scripts of Player, Quiz and Review: the files of `js/<name>/`, joined and minified into `static/labcore-<name>.js`.
+"""The scripts of Player, Quiz and Review: the files of `js/<name>/`, minified into `static/labcore-<name>.js`.
 
 python -m labcore.learn.scripts     writes the three files
 """

@@ -8,6 +8,8 @@ from datetime import date, timedelta
 
 import pytest
 
+from labcore.learn import quiz
+from labcore.learn.widgets.base import module_source
 from tests.book.learning_site import (  # noqa: F401 (fixtures)
     ITEMS,
     NO_STORAGE,
@@ -256,6 +258,27 @@ def test_every_state_of_every_kind_is_accessible_and_fits(reader, width, theme):
         page.locator(".lq-verdict .labcore-primary").click()
     found += violations(page)
     assert not found, "\n".join(found)
+
+
+# What anywidget does in a live notebook: import the module, call render with a model.
+AS_NOTEBOOK = """async ([source, spec]) => {
+  document.querySelector("main").replaceChildren();
+  delete globalThis.labcoreData;
+  const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+  const state = { component: "quiz", spec, value: {} };
+  const quiet = { save_changes() {}, on() {}, off() {} };
+  globalThis.model = { ...quiet, state, get: (k) => state[k], set: (k, v) => (state[k] = v) };
+  (await import(url)).default.render({ model: globalThis.model, el: document.querySelector("main") });
+}"""
+
+
+@over_http
+def test_the_notebook_widget_brings_its_own_items_and_reports_answers(reader):
+    page = reader().open("quiz")
+    page.evaluate(AS_NOTEBOOK, [module_source(), quiz.quiz("00").spec])
+    button(page, f"Start: {len(RUNGS[0])} due").click()
+    name = answer(page)
+    assert page.evaluate("model.state.value") == {"quiz": "00", "item": name, "outcome": "pass"}
 
 
 def test_without_scripts_the_questions_are_readable_and_the_answers_absent(widget_browser, address):

@@ -105,6 +105,16 @@ def test_an_interview_date_compresses_the_ladder_and_clearing_it_stretches_it(re
     assert me.stored()["interview"] is None and "With a date" in page.locator("main").inner_text()
 
 
+@over_http
+def test_a_date_is_typed_without_losing_the_focus(reader):
+    me = begun(reader)
+    page = me.open("review")
+    page.get_by_label("Interview on").focus()
+    page.keyboard.type("01162026")
+    assert me.stored()["interview"] == "2026-01-16" and "6 days left" in page.locator("main").inner_text()
+    assert page.evaluate("document.activeElement.type") == "date"
+
+
 def test_progress_is_exported_and_joined_into_another_browser(reader, tmp_path):
     me = begun(reader)
     with me.page.expect_download() as download:

@@ -48,7 +48,7 @@
       live.say(hintList.lastChild.textContent);
     });
     const error = el("p", { class: "labcore-note labcore-error", role: "alert" });
-    const verdict = el("div", { class: "lq-verdict", tabindex: "-1" });
+    const verdict = el("div", { class: "lq-verdict", tabindex: "-1", role: "group", "aria-label": "Result" });
     const fields = el("fieldset", { class: "lq-fields" }, el("legend", { class: "labcore-sr", text: "Your answer" }), control.stem, control.node);
     const goOn = button(place.last ? "Finish" : "Next question", () => leave(), { class: "labcore-button labcore-primary" });
     const leave = (followUp) => {

@@ -42,17 +42,32 @@
     return rows.length ? table(["Read again", "Chapter", "Missed", "Last on"], rows.map(cells), "The section behind every miss") : null;
   }
 
-  function interview(data, day, changed) {
+  function timeLeft(interview, day) {
+    if (!interview) return "With a date, every wait is shortened so that the last review falls before it.";
+    const left = ladder.between(day, interview);
+    if (left < 0) return "That day has passed; the ladder runs at its ordinary pace.";
+    if (left === 0) return "That is today. Good luck.";
+    return `${many(left, "day")} left${left <= 21 ? "; waits are shortened to fit." : "; the whole ladder fits."}`;
+  }
+
+  // The date stays in place while the rest is drawn anew: a date typed digit by digit changes at every digit.
+  function interview() {
     const id = uid("interview");
-    const box = el("input", { id, type: "date", value: data.interview || "" });
-    const set = (value) => changed(() => ({ ...progress.load(), interview: value }));
-    box.addEventListener("change", () => (box.value === "" || ladder.isDay(box.value)) && set(box.value || null));
-    const left = data.interview && ladder.between(day, data.interview);
-    const note = !data.interview ? "With a date, every wait is shortened so that the last review falls before it."
-      : left < 0 ? "That day has passed; the ladder runs at its ordinary pace."
-      : left === 0 ? "That is today. Good luck."
-      : `${many(left, "day")} left${left <= 21 ? "; waits are shortened to fit." : "; the whole ladder fits."}`;
-    return el("div", { class: "lq-interview" }, el("label", { for: id, text: "Interview on" }), box, data.interview && button("Clear", () => set(null)), el("p", { class: "labcore-note", text: note }));
+    const note = el("p", { class: "labcore-note" });
+    const set = (value) => progress.save({ ...progress.load(), interview: value });
+    const box = el("input", { id, type: "date", onchange: () => (box.value === "" || ladder.isDay(box.value)) && set(box.value || null) });
+    const clear = button("Clear", () => {
+      set(null);
+      box.focus();
+    });
+    return {
+      node: el("div", { class: "lq-interview" }, el("label", { for: id, text: "Interview on" }), box, clear, note),
+      show(date, day) {
+        if (document.activeElement !== box) box.value = date || "";
+        clear.hidden = !date;
+        note.textContent = timeLeft(date, day);
+      },
+    };
   }
 
   function download() {
@@ -75,11 +90,17 @@
   function render({ el: host, spec, emit }) {
     const quizzes = spec.quizzes || globalThis.labcoreData?.quizzes || {};
     const card = el("div", { class: "lq-card" });
+    const date = interview();
+    const tables = el("div", {});
     const message = el("p", { class: "labcore-note", role: "status" });
     let asking = false;
+    const ask = (rows) => () => {
+      asking = date.node.hidden = tables.hidden = true;
+      W.session(card, rows, { emit, finished: overview });
+    };
 
     function overview() {
-      asking = false;
+      asking = date.node.hidden = tables.hidden = false;
       const data = progress.load();
       const day = ladder.today();
       const rows = progress.agenda(quizzes, data, day);
@@ -88,24 +109,16 @@
       const begun = Object.keys(data.started).length > 0;
       const first = Object.values(quizzes)[0];
       const status = due.length ? `${many(due.length, "question")} due today: ${chapters}.` : begun ? "Nothing is due today." : "Nothing yet: answer the checkpoint of a chapter, and its questions come back here.";
-      const start = () => {
-        asking = true;
-        W.session(card, due, { emit, finished: overview });
-      };
-      const nodes = [
-        el("p", { class: "lq-head", tabindex: "-1", text: status }),
-        due.length > 0 && el("p", {}, button("Start the review", start, { class: "labcore-button labcore-primary" })),
+      const top = [
+        el("p", { class: "lq-head", text: status }),
+        due.length > 0 && el("p", {}, button("Start the review", ask(due), { class: "labcore-button labcore-primary" })),
         !begun && first && el("p", {}, W.sectionLink(first.items[0], `Begin with ${first.title}`)),
         streak > 1 && el("p", { class: "labcore-note", text: `${streak} review days in a row with nothing left waiting.` }),
-        interview(data, day, (change) => {
-          progress.save(change());
-          overview();
-        }),
-        ahead(rows, day),
-        misses(quizzes, data),
         progress.trouble() && el("p", { class: "labcore-note labcore-error", role: "alert", text: progress.trouble() }),
       ];
-      card.replaceChildren(...nodes.filter(Boolean));
+      card.replaceChildren(...top.filter(Boolean));
+      date.show(data.interview, day);
+      tables.replaceChildren(...[ahead(rows, day), misses(quizzes, data)].filter(Boolean));
     }
 
     const report = (sentence, bad) => {
@@ -115,7 +128,7 @@
     };
     const refresh = () => asking || overview();
     const notice = storage.notice();
-    host.append(card, files(report), message, ...(notice ? [notice] : []));
+    host.append(card, date.node, tables, files(report), message, ...(notice ? [notice] : []));
     overview();
     for (const event of ["storage", "labcore:progress"]) globalThis.addEventListener(event, refresh);
     const wake = () => document.hidden || refresh(); // a page left open over midnight
