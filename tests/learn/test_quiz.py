@@ -220,13 +220,18 @@ def test_every_numeric_answer_of_the_warm_up_agrees_with_a_second_derivation():
             )
 
 
-def test_every_link_of_the_warm_up_leads_to_a_heading():
+@pytest.mark.parametrize("path", sorted(WARM_UP.parent.glob("*.yml")), ids=lambda path: path.stem)
+def test_every_link_of_a_quiz_leads_to_a_heading(path):
     from docutils.nodes import make_id
 
     root = WARM_UP.parents[2]
-    for item in quiz.load(WARM_UP).items:
-        cells = json.loads((root / f"{item.page}.ipynb").read_text())["cells"]
-        lines = [line for c in cells if c["cell_type"] == "markdown" for line in "".join(c["source"]).splitlines()]
+    for item in quiz.load(path).items:
+        page = root / item.page
+        if page.with_suffix(".md").exists():
+            lines = page.with_suffix(".md").read_text(encoding="utf-8").splitlines()
+        else:
+            cells = json.loads(page.with_suffix(".ipynb").read_text(encoding="utf-8"))["cells"]
+            lines = [line for c in cells if c["cell_type"] == "markdown" for line in "".join(c["source"]).splitlines()]
         assert item.anchor in {make_id(line.lstrip("# ")) for line in lines if line.startswith("#")}, item.id
 
 

@@ -14,7 +14,8 @@ from labcore.learn import quiz
 from labcore.learn.quiz import checks, text, variants
 from tests.learn.scripts import javascript
 
-WARM_UP = quiz.load(Path(__file__).resolve().parents[2] / "book" / "quizzes" / "00.yml")
+FOLDER = Path(__file__).resolve().parents[2] / "book" / "quizzes"
+WARM_UP = quiz.load(FOLDER / "00.yml")
 JSON = WARM_UP.as_json()
 ITEMS = {item["id"]: item for item in JSON["items"]}
 
@@ -41,9 +42,12 @@ def test_fixed_decimals_and_filled_texts_are_the_same():
         assert here == there, call
 
 
-def test_every_draw_of_every_item_gives_the_same_numbers():
-    draws = [(item, n, v) for item in WARM_UP.items for n, v in enumerate(checks.variants(item)[: variants.KEPT])]
-    there = javascript(*[["variant", ITEMS[item.id], n] for item, n, _ in draws])
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yml")), ids=lambda path: path.stem)
+def test_every_draw_of_every_item_gives_the_same_numbers(path):
+    loaded = quiz.load(path)
+    items = {item["id"]: item for item in loaded.as_json()["items"]}
+    draws = [(item, n, v) for item in loaded.items for n, v in enumerate(checks.variants(item)[: variants.KEPT])]
+    there = javascript(*[["variant", items[item.id], n] for item, n, _ in draws])
     for (item, _, values), found in zip(draws, there, strict=True):
         for name, value in found["values"].items():
             assert values[name] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-12))
@@ -54,7 +58,8 @@ def test_every_draw_of_every_item_gives_the_same_numbers():
         if hasattr(item, "options"):
             assert found["right"] == [checks.holds(o, values) for o in item.options]
         if hasattr(item, "order"):
-            assert found["order"] == list(range(len(item.order)))
+            keys = [checks.evaluate(e.value, values) if e.value else n for n, e in enumerate(item.order)]
+            assert found["order"] == sorted(range(len(keys)), key=keys.__getitem__)
 
 
 def graded(*given):
@@ -147,7 +152,7 @@ DAYS = ["2026-01-10", "2026-01-13", "2026-01-17", "2026-01-24", "2026-01-31"]
 
 
 def test_answers_move_items_along_and_agenda_says_when():
-    quizzes = {"00": {"id": "00", "items": [GIB, ROOM]}}
+    quizzes = [{"id": "00", "items": [GIB, ROOM]}]
     *_, agenda = javascript(["record", "00", GIB, "pass", DAYS[0]], ["agenda", quizzes, DAYS[0]])
     assert agenda == [["units.gib.001", DAYS[1]], ["units.room.001", DAYS[1]]]
     *_, agenda = javascript(*[["record", "00", GIB, "pass", day] for day in DAYS], ["agenda", quizzes, DAYS[4]])

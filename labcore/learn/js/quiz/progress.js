@@ -95,7 +95,7 @@
   // Every item of the quizzes the reader has begun (or of `also`), with the day it is due; soonest first.
   function agenda(quizzes, data = load(), day = ladder.today(), also = null) {
     const rows = [];
-    for (const quiz of Object.values(quizzes)) {
+    for (const quiz of quizzes) {
       if (!data.started[quiz.id] && quiz.id !== also) continue;
       for (const item of quiz.items) {
         const due = when(data, quiz.id, item, day);

@@ -15,7 +15,7 @@
     function intro() {
       const data = progress.load();
       const day = ladder.today();
-      const rows = progress.agenda({ [quiz.id]: quiz }, data, day, quiz.id);
+      const rows = progress.agenda([quiz], data, day, quiz.id);
       const due = rows.filter((row) => row.due <= day);
       const later = [...new Set(rows.filter((row) => row.due > day).map((row) => row.due))];
       const next = later.length ? ` The next ${due.length ? "after that " : ""}come on ${ladder.spoken(later[0])}.` : "";

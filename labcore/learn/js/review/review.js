@@ -28,7 +28,7 @@
   // One row a section that holds a miss, the latest first.
   function misses(quizzes, data) {
     const sections = new Map();
-    for (const quiz of Object.values(quizzes)) {
+    for (const quiz of quizzes) {
       for (const item of quiz.items) {
         const record = data.items[item.id];
         if (record?.last !== "fail") continue;
@@ -88,7 +88,8 @@
   }
 
   function render({ el: host, spec, emit }) {
-    const quizzes = spec.quizzes || globalThis.labcoreData?.quizzes || {};
+    // sorted here: an object puts a key like "10" before "00"
+    const quizzes = Object.values(spec.quizzes || globalThis.labcoreData?.quizzes || {}).sort((a, b) => (a.id < b.id ? -1 : 1));
     const card = el("div", { class: "lq-card" });
     const date = interview();
     const tables = el("div", {});
@@ -107,7 +108,7 @@
       const { due, chapters } = today(rows, day);
       const streak = progress.streak(data, rows, day);
       const begun = Object.keys(data.started).length > 0;
-      const first = Object.values(quizzes)[0];
+      const first = quizzes[0];
       const status = due.length ? `${many(due.length, "question")} due today: ${chapters}.` : begun ? "Nothing is due today." : "Nothing yet: answer the checkpoint of a chapter, and its questions come back here.";
       const top = [
         el("p", { class: "lq-head", text: status }),
