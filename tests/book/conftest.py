@@ -53,14 +53,19 @@ def pages(built_book) -> list[str]:
 @pytest.fixture(scope="session")
 def browser(built_book):
     """One headless Chromium for the session; its resolver knows no host but this one."""
-    sync_api = pytest.importorskip("playwright.sync_api")
     path = os.environ.get("LABCORE_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         skip_or_fail("browser", "no Chromium was found; install one or name it in LABCORE_CHROMIUM")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS, NO_NETWORK])
-        yield browser
-        browser.close()
+    try:
+        from playwright.sync_api import sync_playwright
+
+        playwright = sync_playwright().start()
+    except Exception as error:  # not installed, or its driver lacks a library: Playwright raises plain Exception
+        skip_or_fail("browser", f"Playwright does not start ({error}); on Debian: apt-get install libatomic1")
+    browser = playwright.chromium.launch(executable_path=path, args=[*FLAGS, NO_NETWORK])
+    yield browser
+    browser.close()
+    playwright.stop()
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
