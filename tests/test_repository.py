@@ -54,14 +54,14 @@ def checkout(tmp_path):
 
 def test_set_repo_reaches_every_file_and_can_be_repeated(checkout):
     old = repository.current(checkout)
-    changed = repository.set_repository(checkout, "ada/inference-book")
+    changed = repository.set_repository(checkout, "an-owner/a-book")
     assert {"_config.yml", "README.md", "pyproject.toml"} <= {p.name for p in changed}
     left = [
         p for p in repository.tracked_text_files(checkout) if repository.mentions(p.read_text(errors="replace"), old)
     ]
     assert not left
-    assert repository.current(checkout) == "ada/inference-book"
-    assert repository.set_repository(checkout, "ada/inference-book") == []
+    assert repository.current(checkout) == "an-owner/a-book"
+    assert repository.set_repository(checkout, "an-owner/a-book") == []
     repository.set_repository(checkout, "grace/a.b_c")
     assert "grace.github.io/a.b_c" in (checkout / "README.md").read_text()
 
