@@ -19,7 +19,7 @@ from labcore.core.errors import FetchError, InputError
 CPU_SUITES: dict[str, str] = {
     "working_set": "labcore.bench.working_set:suite",
     "decode": "labcore.model.bench:decode_suite",
-    "roofline": "labcore.model.bench:roofline_suite",
+    "roofline": "labcore.model.bench_roofline:suite",
     "memory": "labcore.model.bench:memory_suite",
     "learn": "labcore.learn.bench:suite",
 }
