@@ -1,0 +1,22 @@
+"""Groups: runs of consecutive elements along one axis that share a scale.
+
+Axes count from the end (-1 is the last), so that batch dimensions may stand in front.
+"""
+
+from torch import Tensor
+
+from labcore.core.errors import InputError
+
+
+def split(x: Tensor, axis: int, group: int) -> Tensor:
+    """x [..., n, ...] as [..., n/group, group, ...]: the elements of a group lie along `axis` of the result."""
+    if axis >= 0:
+        raise InputError(f"axis={axis}: count axes from the end; -1 is the last")
+    if x.shape[axis] % group:
+        raise InputError(f"{x.shape[axis]} elements along axis {axis} are not a whole number of groups of {group}")
+    return x.unflatten(axis, (x.shape[axis] // group, group))
+
+
+def join(groups: Tensor, axis: int) -> Tensor:
+    """The inverse of `split`."""
+    return groups.flatten(axis - 1, axis)
