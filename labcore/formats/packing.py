@@ -11,9 +11,7 @@ WIDTHS = (1, 2, 4, 8)
 def packed_bytes(count: int, bits: int) -> int:
     """Bytes that a row of `count` codes of `bits` bits occupies; a last byte may be partly used."""
     if bits not in WIDTHS:
-        raise InputError(
-            f"bits={bits}: a byte holds a whole number of codes of {', '.join(map(str, WIDTHS))} bits only"
-        )
+        raise InputError(f"bits={bits}: only codes of {', '.join(map(str, WIDTHS))} bits fill a byte")
     return -(-count * bits // 8)
 
 
