@@ -17,6 +17,7 @@ from labcore.formulas import (  # noqa: F401, I001 (importing declares; this is 
     kv,
     offload,
     capacity,
+    context_parallel,
     paging,
 )
 from labcore.formulas.derivation import DerivationError, same

@@ -76,3 +76,14 @@ declare(
     falls="b_w P overhead L kappa",
     limits=(Limit(kappa, oo, 0),),
 )
+
+declare(
+    "capacity.lora_bytes",
+    "Bytes of one LoRA adapter on the four attention projections",
+    r"M_{\mathrm{lora}}",
+    2 * b_w * n_layers * lora_rank * (2 * hidden + (n_q + n_kv) * d_h),
+    "B",
+    source="LoRA, arXiv:2106.09685, section 4.1: r (d_in + d_out) parameters for each adapted matrix",
+    doc="Query, key, value and output projections. MLP matrices, where adapted, come on top and are wider.",
+    rises="b_w n_layers lora_rank hidden n_q n_kv d_h",
+)

@@ -2,6 +2,7 @@
 
 # ruff: noqa: F403, F405 (the symbols of the book, all of them)
 
+import sympy as sp
 from sympy import Min, ceiling, floor, oo
 
 from labcore.formulas.conditions import CONTEXT, GROUPS
@@ -223,6 +224,30 @@ declare(
     source="the prompt once, then one token a pass; the last token is never fed back",
     rises="n_out L",
     limits=(Limit(n_out, 1, L),),
+)
+
+declare(
+    "kv.attention_pairs_uncached",
+    "Query-key pairs of a generation without a cache",
+    r"n_{\mathrm{pair}}",
+    fraction(n_out * (3 * L**2 + 3 * L * n_out + n_out**2 - 1), sp.Integer(6)),
+    "1",
+    source="sum of m (m + 1)/2 over the n_out passes of m = L … L + n_out - 1 tokens",
+    doc="For each layer and query head. Earlier rows are needed again: the next layer's keys are made from them.",
+    rises="n_out L",
+    limits=(Limit(n_out, 1, half(L * (L + 1))),),
+)
+
+declare(
+    "kv.attention_pairs_cached",
+    "Query-key pairs of a generation with a cache",
+    r"n_{\mathrm{pair,kv}}",
+    half((L + n_out - 1) * (L + n_out)),
+    "1",
+    source="a causal prefill of L tokens, then one query over L + i keys for i = 1 … n_out - 1",
+    doc="For each layer and query head: every pair once, as in one causal pass over the whole text.",
+    rises="n_out L",
+    limits=(Limit(n_out, 1, half(L * (L + 1))),),
 )
 
 declare(

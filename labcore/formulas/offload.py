@@ -2,7 +2,7 @@
 
 # ruff: noqa: F403, F405 (the symbols of the book, all of them)
 
-from sympy import oo
+from sympy import Max, oo
 
 from labcore.formulas.prefill import TIME
 from labcore.formulas.registry import Limit, declare
@@ -43,4 +43,17 @@ declare(
     rises="n_gpu F mfu kappa",
     falls="P n_layers n_q d_h L",
     limits=(Limit(L, 0, n_gpu * F * mfu * kappa / (2 * FLOP * P)),),
+)
+
+declare(
+    "kv.offload_break_even_context",
+    "Context above which moving the cache beats computing it",
+    r"L_{\mathrm{link}}^\star",
+    Max(0, (n_gpu * F * mfu * kappa / beta_link - 2 * FLOP * P) / (2 * FLOP * n_layers * n_q * d_h)),
+    "tokens",
+    source="kv.transfer_time = kv.recompute_time, solved for the context",
+    doc="0 when the link wins at every length: a token's FLOPs without attention already take longer than its bytes.",
+    rises="n_gpu F mfu kappa",
+    falls="P n_layers n_q d_h beta_link",
+    limits=(Limit(beta_link, oo, 0),),
 )

@@ -130,6 +130,7 @@ B = symbol("B", "B", "sequences", "sequences decoded together", 1, 1024, integer
 k = count("k", "k", "experts", "routed experts a token uses in a layer", 1, 16)
 
 # Attention
+hidden = count("hidden", r"d_{\mathrm{model}}", "elements", "width of the residual stream", 512, 16384)
 n_layers = count("n_layers", r"n_\ell", "layers", "layers that keep their own keys and values", 1, 128)
 n_global = count("n_global", r"n_{\mathrm{glob}}", "layers", "layers of global attention", 0, 64, domain="nonnegative")
 n_local = count("n_local", r"n_{\mathrm{loc}}", "layers", "layers with a sliding window", 0, 64, domain="nonnegative")
@@ -140,6 +141,10 @@ d_h = count("d_h", "d_h", "elements", "dimension of one head", 32, 256)
 d_c = count("d_c", "d_c", "elements", "dimension of the MLA latent", 128, 1024)
 d_R = count("d_R", "d_R", "elements", "dimension of the MLA key that carries RoPE", 16, 128)
 b_kv = symbol("b_kv", r"b_{\mathrm{kv}}", "B/element", "bytes of one stored key or value element", 0.25, 4)
+
+# Adapters and context parallelism
+lora_rank = count("lora_rank", "r", "elements", "rank of a LoRA adapter", 4, 256)
+n_dcp = count("n_dcp", r"N_{\mathrm{dcp}}", "ranks", "ranks that share out the tokens of one sequence's cache", 1, 16)
 
 # Formats
 bits = symbol("bits", "b", "bit/element", "bits a quantized element", 1, 8, integer=True)

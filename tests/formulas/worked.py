@@ -44,6 +44,7 @@ KAPPA = 327_680  # Llama 2 and 3 70B, FP16
 WEIGHTS = {"P": 68_976_648_192, "b_w": 2}
 STEP_70B = LLAMA2_70B | {"kappa": KAPPA}
 PREFILL = LLAMA2_70B | {"n_gpu": 2, "F": F_A100, "mfu": 0.5}
+BREAK_EVEN = {"kappa": 327_680, "n_gpu": 4, "F": F_A100, "mfu": 0.5}
 HEADS_70B = {"n_layers": 80, "n_kv": 8, "d_h": 128, "b_kv": 2}
 P1 = {
     "memory": Q(79.15, "GiB"),
@@ -119,6 +120,10 @@ WORKED = [
         worked(f"{ms} ms", "roofline.pass_time", b_w=2, P=LLAMA3_70B["P"], T=T, F=624e12, beta=4 * 2.039e12)
         for T, ms in ((512, 116), (2048, 463))
     ),
+    # what a cache saves: 3 prompt and 4 output tokens, counted by hand
+    worked("52 ×", "kv.attention_pairs_uncached", L=3, n_out=4),  # 6 + 10 + 15 + 21
+    worked("21 ×", "kv.attention_pairs_cached", L=3, n_out=4),  # 6 + 4 + 5 + 6
+    worked("164 ×", "kv.attention_pairs_uncached", L=7, n_out=4),  # 28 + 36 + 45 + 55
     # KV bytes
     worked("327,680 B/token", "kv.bytes_per_token", HEADS_70B),
     worked("320 KiB/token", "kv.bytes_per_token", HEADS_70B),
@@ -183,6 +188,17 @@ WORKED = [
     worked("40,960 B/token", "kv.tp.bytes_per_token", HEADS_70B, n_gpu=8),
     worked("40,960 B/token", "kv.tp.bytes_per_token", HEADS_70B, n_gpu=16),
     worked("2 ×", "kv.tp.replication", n_kv=8, n_gpu=16),
+    worked("0 tokens", "kv.offload_break_even_context", LLAMA3_70B, BREAK_EVEN, beta_link=Q(25, "GB/s")),
+    worked("17,144 tokens", "kv.offload_break_even_context", LLAMA3_70B, BREAK_EVEN, beta_link=Q(1.25, "GB/s")),
+    # tokens of one sequence over several ranks
+    worked("40,960 B/token", "kv.cp.bytes_per_token", HEADS_70B, n_gpu=16, n_dcp=1),
+    worked("20,480 B/token", "kv.cp.bytes_per_token", HEADS_70B, n_gpu=16, n_dcp=2),
+    worked("163,840 B/token", "kv.cp.bytes_per_token", HEADS_70B, n_gpu=2, n_dcp=1),
+    worked("2,199 tokens", "kv.ring.min_chunk", F=F_H100, mfu=1, n_q=64, n_kv=64, b_kv=2, beta_link=Q(450, "GB/s")),
+    worked("137 tokens", "kv.ring.min_chunk", F=F_H100, mfu=0.5, n_q=64, n_kv=8, b_kv=2, beta_link=Q(450, "GB/s")),
+    # LoRA on the attention projections: rank 16, 2 bytes, Llama 3 8B and 70B
+    worked("27.26 MB", "capacity.lora_bytes", n_layers=32, hidden=4096, n_q=32, n_kv=8, d_h=128, lora_rank=16, b_w=2),
+    worked("131.1 MB", "capacity.lora_bytes", n_layers=80, hidden=8192, n_q=64, n_kv=8, d_h=128, lora_rank=16, b_w=2),
     # planning problem: Llama 3 70B on four A100 80GB, 64 sequences of 8K
     worked("2,684,354,560 B", "kv.bytes", B=1, **CONTEXT_8K),
     worked("2.5 GiB", "kv.bytes", B=1, **CONTEXT_8K),

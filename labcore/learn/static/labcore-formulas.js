@@ -30,6 +30,7 @@
     T: entry("T", "tokens", "tokens carried by one pass, prefill and decode together", 1, 65536, true),
     B: entry("B", "sequences", "sequences decoded together", 1, 1024, true),
     k: entry("k", "experts", "routed experts a token uses in a layer", 1, 16, true),
+    hidden: entry("d_{\\mathrm{model}}", "elements", "width of the residual stream", 512, 16384, true),
     n_layers: entry("n_\\ell", "layers", "layers that keep their own keys and values", 1, 128, true),
     n_global: entry("n_{\\mathrm{glob}}", "layers", "layers of global attention", 0, 64, true),
     n_local: entry("n_{\\mathrm{loc}}", "layers", "layers with a sliding window", 0, 64, true),
@@ -40,6 +41,8 @@
     d_c: entry("d_c", "elements", "dimension of the MLA latent", 128, 1024, true),
     d_R: entry("d_R", "elements", "dimension of the MLA key that carries RoPE", 16, 128, true),
     b_kv: entry("b_{\\mathrm{kv}}", "B/element", "bytes of one stored key or value element", 0.25, 4, false),
+    lora_rank: entry("r", "elements", "rank of a LoRA adapter", 4, 256, true),
+    n_dcp: entry("N_{\\mathrm{dcp}}", "ranks", "ranks that share out the tokens of one sequence's cache", 1, 16, true),
     bits: entry("b", "bit/element", "bits a quantized element", 1, 8, true),
     b_scale: entry("b_{\\mathrm{scale}}", "bit/element", "bits of a group's scale", 8, 32, true),
     b_zero: entry("b_{\\mathrm{zero}}", "bit/element", "bits of a group's zero point", 0, 16, true),
@@ -167,6 +170,10 @@
     ({ n_out, L }) => L*n_out + (1/2)*n_out*(n_out - 1));
   define("kv.projections_cached", "Token projections of a generation with a cache", "tokens", "n_out L",
     ({ n_out, L }) => L + n_out - 1);
+  define("kv.attention_pairs_uncached", "Query-key pairs of a generation without a cache", "1", "n_out L",
+    ({ n_out, L }) => (n_out*(3*Math.pow(L, 2) + 3*L*n_out + Math.pow(n_out, 2) - 1))/6);
+  define("kv.attention_pairs_cached", "Query-key pairs of a generation with a cache", "1", "n_out L",
+    ({ n_out, L }) => (1/2)*((L + n_out)*(L + n_out - 1)));
   define("kv.tp.bytes_per_token", "KV bytes a token on one tensor-parallel rank", "B/token", "n_gpu n_layers n_kv d_h b_kv",
     ({ n_gpu, n_layers, n_kv, d_h, b_kv }) => 2*b_kv*d_h*n_layers*Math.ceil(n_kv/n_gpu));
   define("kv.tp.replication", "Copies of the cache over all tensor-parallel ranks", "1", "n_gpu n_kv",
@@ -177,6 +184,8 @@
     ({ n_gpu, F, mfu, P, n_layers, n_q, d_h, L }) => (2*Math.pow(L, 2)*d_h*n_layers*n_q + 2*L*P)/(F*mfu*n_gpu));
   define("kv.offload_break_even_bandwidth", "Link bandwidth above which moving the cache beats computing it", "B/s", "n_gpu F mfu P n_layers n_q d_h L kappa",
     ({ n_gpu, F, mfu, P, n_layers, n_q, d_h, L, kappa }) => F*kappa*mfu*n_gpu/(2*L*d_h*n_layers*n_q + 2*P));
+  define("kv.offload_break_even_context", "Context above which moving the cache beats computing it", "tokens", "n_gpu F mfu beta_link P n_layers n_q d_h kappa",
+    ({ n_gpu, F, mfu, beta_link, P, n_layers, n_q, d_h, kappa }) => Math.max(0, (1/2)*(F*kappa*mfu*n_gpu/beta_link - 2*P)/(d_h*n_layers*n_q)));
   define("kv.capacity.weights", "Weight bytes on one GPU", "B", "n_gpu b_w P",
     ({ n_gpu, b_w, P }) => P*b_w/n_gpu);
   define("kv.capacity.free", "Memory left for KV on one GPU", "B", "memory memory_fraction n_gpu b_w P overhead",
@@ -187,6 +196,12 @@
     ({ memory, memory_fraction, n_gpu, b_w, P, B, L, kappa, overhead }) => -B*L*kappa/n_gpu - P*b_w/n_gpu + memory*memory_fraction - overhead);
   define("kv.capacity.sequences", "Sequences of L tokens that fit", "sequences", "memory memory_fraction n_gpu b_w P L kappa overhead",
     ({ memory, memory_fraction, n_gpu, b_w, P, L, kappa, overhead }) => L > 0 ? Math.max(0, Math.floor(n_gpu*(-P*b_w/n_gpu + memory*memory_fraction - overhead)/(L*kappa))) : NaN);
+  define("capacity.lora_bytes", "Bytes of one LoRA adapter on the four attention projections", "B", "b_w hidden n_layers n_q n_kv d_h lora_rank",
+    ({ b_w, hidden, n_layers, n_q, n_kv, d_h, lora_rank }) => 2*b_w*lora_rank*n_layers*(d_h*(n_kv + n_q) + 2*hidden));
+  define("kv.cp.bytes_per_token", "KV bytes a token on one rank under decode-context parallelism", "B/token", "n_gpu n_layers n_kv d_h b_kv n_dcp",
+    ({ n_gpu, n_layers, n_kv, d_h, b_kv, n_dcp }) => n_dcp <= Math.max(1, n_gpu/n_kv) ? 2*b_kv*d_h*n_layers*Math.ceil(n_kv/n_gpu)/n_dcp : NaN);
+  define("kv.ring.min_chunk", "Tokens a GPU that hide the passing of keys and values around a ring", "tokens", "F mfu beta_link n_q n_kv b_kv",
+    ({ F, mfu, beta_link, n_q, n_kv, b_kv }) => (1/2)*F*b_kv*mfu*n_kv/(beta_link*n_q));
   define("kv.paging.blocks", "Blocks that a sequence owns", "blocks", "n S",
     ({ n, S }) => Math.ceil(n/S));
   define("kv.paging.waste", "Reserved, unused slots of one sequence", "tokens", "n S",
