@@ -50,8 +50,9 @@ class Request:
     leading tokens whose keys and values are stored, once the plan that was made last has run. block_hashes: one per
     full block of all_token_ids, extended by the cache manager. num_cached_tokens: prompt tokens that the first
     admission found computed. arrival: seconds on the caller's clock, for metrics; order: place in the queue, set by the
-    scheduler. fork_of: a request with the same prompt whose blocks this one may share (parallel sampling). error: one
-    sentence, set with FINISHED_ERROR. Raises InputError for an empty prompt.
+    scheduler. fork_of: a request with the same prompt whose blocks this one may share (parallel sampling); forks: those
+    that wait for this one's prompt. error: one sentence, set with FINISHED_ERROR. Raises InputError for an empty
+    prompt.
     """
 
     def __init__(
@@ -80,7 +81,8 @@ class Request:
         self.priority, self.tenant, self.cache_salt, self.fork_of = priority, tenant, cache_salt, fork_of
         self.arrival, self.order = arrival, 0
         self.block_hashes: list[bytes] = []
-        self.num_cached_tokens = self.num_preemptions = 0
+        self.forks: list[Request] = []
+        self.num_cached_tokens = self.num_preemptions = self.admitted_step = 0
         self.status = RequestStatus.WAITING
         self.error: str | None = None
 

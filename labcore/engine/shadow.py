@@ -1,0 +1,184 @@
+"""The shadow KV: a model runner without a model, which knows for every slot exactly which tokens it stands for.
+
+What a real model stores for a token depends on the whole prefix up to it, so the shadow stores just that prefix, as a
+number. It carries out plans as the real runner does, and compares every slot that a row would attend to with the prefix
+that ought to be there: a block freed too early, shared wrongly, hashed too soon or not copied is found at the first
+read. The next token is a function of the prefix that was read, so that answers can be compared across configurations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from labcore.core.request import Request
+from labcore.core.step_plan import Move, ScheduledRequest, StepOutput, StepPlan
+from labcore.engine.check import require
+from labcore.kv.manager import KVCacheManager
+from labcore.kv.prefix_hash import hash_block, root_hash
+
+UNWRITTEN = -1
+
+
+class Prefixes:
+    """Token sequences as numbers, equal exactly if the sequences (and their salts) are equal."""
+
+    def __init__(self) -> None:
+        self.longer: dict[tuple[int, int], int] = {}
+        self.roots: dict[str, int] = {}
+        self.parent: list[int] = []
+        self.token: list[int] = []
+        self.digest: list[int] = []  # the same in every process, unlike the numbers
+        self.salt: list[str] = []
+
+    def _new(self, parent: int, token: int, digest: int, salt: str) -> int:
+        self.parent.append(parent)
+        self.token.append(token)
+        self.digest.append(digest)
+        self.salt.append(salt)
+        return len(self.parent) - 1
+
+    def root(self, salt: str) -> int:
+        """The empty sequence."""
+        if salt not in self.roots:
+            self.roots[salt] = self._new(UNWRITTEN, UNWRITTEN, 1, salt)
+        return self.roots[salt]
+
+    def extend(self, prefix: int, token: int) -> int:
+        """`prefix` and one more token."""
+        key = prefix, token
+        if key not in self.longer:
+            digest = (self.digest[prefix] * 6364136223846793005 + token + 1442695040888963407) % 2**64
+            self.longer[key] = self._new(prefix, token, digest, self.salt[prefix])
+        return self.longer[key]
+
+
+class ShadowRunner:
+    """Carries out plans; execute(plan) is what a model runner's is.
+
+    vocabulary: tokens are 0 … vocabulary - 1. propose(request, right): draft tokens for the next step, given a function
+    that tells the right ones. fails(request): whether its sampler raises. device, host: one prefix number per slot.
+    """
+
+    def __init__(
+        self,
+        manager: KVCacheManager,
+        num_host_blocks: int = 0,
+        vocabulary: int = 3,
+        window: int | None = None,
+        propose: Callable[[Request, Callable[[int], list[int]]], Sequence[int]] | None = None,
+        fails: Callable[[Request], bool] | None = None,
+    ):
+        self.manager, self.vocabulary, self.window = manager, vocabulary, window
+        self.propose, self.fails = propose, fails
+        self.size = manager.block_size
+        self.device = [UNWRITTEN] * (len(manager.block_pool.blocks) * self.size)
+        self.host = [UNWRITTEN] * (num_host_blocks * self.size)
+        self.prefixes = Prefixes()
+        self.known: dict[str, list[int]] = {}  # request id -> the prefix that ends with each of its tokens
+        self.hashes: dict[int, bytes] = {}
+
+    def execute(self, plan: StepPlan) -> StepOutput:
+        """Move, write, read, sample. Raises Violation("E6") if a slot to be read holds anything but its prefix."""
+        self.move(plan)
+        written = [self.write(row) for row in plan.scheduled]
+        for row, prefixes in zip(plan.scheduled, written, strict=True):
+            self.read(row, prefixes)
+        self.check_cached_blocks()
+        output = StepOutput()
+        for row, prefixes in zip(plan.scheduled, written, strict=True):
+            if row.wants_token:
+                self.sample(row, prefixes, output)
+        for request_id in plan.finished:
+            self.known.pop(request_id, None)
+        return output
+
+    def move(self, plan: StepPlan) -> None:
+        """Carry out the moves in order."""
+        for kind, source, target in plan.moves:
+            reads = self.host if kind is Move.SWAP_IN else self.device
+            writes = self.host if kind is Move.SWAP_OUT else self.device
+            block = reads[source * self.size : (source + 1) * self.size]
+            writes[target * self.size : (target + 1) * self.size] = block
+
+    def write(self, row: ScheduledRequest) -> list[int]:
+        """Store the row's tokens; returns the prefixes of the request up to the last of them."""
+        prefixes = self.prefixes_of(row.request)[: row.start + row.num_tokens]
+        for token in row.token_ids[len(prefixes) - row.start :]:  # drafts
+            prefixes.append(self.prefixes.extend(prefixes[-1], token))
+        for slot, prefix in zip(row.slots(self.size), prefixes[row.start :], strict=True):
+            self.device[slot] = prefix
+        return prefixes
+
+    def read(self, row: ScheduledRequest, prefixes: list[int]) -> None:
+        """Compare every slot that the row attends to."""
+        size, first = self.size, 0 if self.window is None else max(0, row.start - self.window + 1)
+        for index in range(first // size, -(-len(prefixes) // size)):
+            begin, end = max(first, index * size), min(len(prefixes), (index + 1) * size)
+            slot = row.block_ids[index] * size + begin % size
+            found = self.device[slot : slot + end - begin]
+            if found != prefixes[begin:end]:
+                name = row.request.request_id
+                require(False, "E6", f"{name} reads block {row.block_ids[index]} for positions {begin} to {end - 1}")
+
+    def sample(self, row: ScheduledRequest, prefixes: list[int], output: StepOutput) -> None:
+        """The accepted drafts and one token more; then proposals for the next step."""
+        request = row.request
+        if self.fails and self.fails(request):
+            output.failed[request.request_id] = "the sampler raised"
+            return
+        drafts = row.token_ids[row.num_tokens - row.num_draft_tokens :]
+        prefix = prefixes[request.num_tokens - 1]
+        tokens = [self.next_token(request, prefix)]
+        while len(tokens) <= len(drafts) and drafts[len(tokens) - 1] == tokens[-1]:
+            prefix = self.prefixes.extend(prefix, tokens[-1])
+            tokens.append(self.next_token(request, prefix))
+        output.sampled[request.request_id] = tokens
+        if self.propose:
+            last = self.prefixes.extend(prefix, tokens[-1])
+            output.drafts[request.request_id] = list(self.propose(request, lambda n: self.continued(request, last, n)))
+
+    def next_token(self, request: Request, prefix: int) -> int:
+        """What the "model" says after `prefix`; the seed of the request makes parallel samples differ."""
+        seed = request.sampling_params.seed or 0
+        return (
+            (self.prefixes.digest[prefix] ^ seed * 0x9E3779B97F4A7C15) * 0xD1342543DE82EF95 % 2**64 >> 40
+        ) % self.vocabulary
+
+    def continued(self, request: Request, prefix: int, count: int) -> list[int]:
+        """The next `count` tokens that the "model" will say."""
+        tokens = []
+        for _ in range(count):
+            tokens.append(self.next_token(request, prefix))
+            prefix = self.prefixes.extend(prefix, tokens[-1])
+        return tokens
+
+    def prefixes_of(self, request: Request) -> list[int]:
+        """One number per known token."""
+        known = self.known.setdefault(request.request_id, [])
+        for token in request.all_token_ids[len(known) :]:
+            before = known[-1] if known else self.prefixes.root(request.cache_salt)
+            known.append(self.prefixes.extend(before, token))
+        return known
+
+    def check_cached_blocks(self) -> None:
+        """A4, A5: what the prefix cache can find is full, computed, and what its hash says."""
+        for block in self.manager.block_pool.blocks:
+            if block.block_hash is not None:
+                content = self.device[block.block_id * self.size : (block.block_id + 1) * self.size]
+                whole = all(self.prefixes.parent[b] == a for a, b in pairwise(content))
+                require(UNWRITTEN not in content and whole, "A5", f"block {block.block_id} is cached but not computed")
+                right = self.hash_of(content[-1]) == block.block_hash
+                require(right, "A4", f"block {block.block_id} is cached under another prefix's hash")
+
+    def hash_of(self, prefix: int) -> bytes:
+        """The chain hash of a prefix that ends with a full block, from the definition."""
+        if prefix not in self.hashes:
+            tokens, start = [], prefix
+            for _ in range(self.size):
+                tokens.append(self.prefixes.token[start])
+                start = self.prefixes.parent[start]
+            salt = self.prefixes.salt[start]
+            before = root_hash(salt) if self.prefixes.token[start] == UNWRITTEN else self.hash_of(start)
+            self.hashes[prefix] = hash_block(before, tokens[::-1])
+        return self.hashes[prefix]
