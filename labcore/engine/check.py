@@ -7,6 +7,7 @@ the invariant. Nothing here is needed to serve requests; tests and labs run it a
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 
 from labcore.core.request import RequestStatus
 from labcore.core.step_plan import ScheduledRequest, StepPlan
@@ -22,107 +23,126 @@ class Violation(AssertionError):
         self.name = name
 
 
-def require(holds: bool, name: str, what: str) -> None:
-    """Raise Violation unless `holds`."""
-    if not holds:
-        raise Violation(name, what)
-
-
 def check_state(scheduler: Scheduler) -> None:
-    """A1–A3, A5 and S2, and what each request may own."""
+    """A1–A3, A5 and S2–S4, and what each request may own."""
     check_blocks(scheduler)
+    check_index(scheduler)
     check_requests(scheduler)
 
 
 def check_blocks(scheduler: Scheduler) -> None:
     """Every block is free or held, never both; its holders are the table entries that name it."""
-    pool, tables = scheduler.manager.block_pool, scheduler.manager.block_tables
+    pool, host = scheduler.manager.block_pool, scheduler.host
+    held = Counter(chain.from_iterable(scheduler.manager.block_tables.values()))
+    del held[NULL_BLOCK]
     free = [block.block_id for block in pool.free_queue]
-    held = Counter(block for table in tables.values() for block in table if block != NULL_BLOCK)
-    require(len(free) == len(set(free)) == pool.num_free_blocks, "A1", f"the free queue {free} repeats or miscounts")
-    require(held.keys().isdisjoint(free), "A3", f"blocks {sorted(held.keys() & set(free))} are in a table and free")
-    everything = {NULL_BLOCK, *free, *held}
-    require(everything == set(range(len(pool.blocks))), "A1", "some block is neither free nor in a table")
-    for block in pool.blocks:
-        counted = held[block.block_id]
-        require(block.ref_cnt == counted, "A2", f"block {block.block_id} counts {block.ref_cnt} holders of {counted}")
-        indexed = block.block_id in pool.cached.get(block.block_hash, ())
-        require(indexed == (block.block_hash is not None), "A4", f"block {block.block_id} and the index disagree")
-    indexed = sum(map(len, pool.cached.values()))
-    hashed = sum(block.block_hash is not None for block in pool.blocks)
-    require(indexed == hashed, "A4", f"the index names {indexed} blocks, {hashed} have a hash")
-    host = [b for _, kept in scheduler.host.saved.values() for b in kept if b is not None] + scheduler.host.free_blocks
-    require(sorted(host) == list(range(scheduler.host.num_blocks)), "A1", "host blocks are lost or owned twice")
+    if not held.keys().isdisjoint(free):
+        raise Violation("A3", f"blocks {sorted(held.keys() & set(free))} are in a table and free")
+    if sorted([NULL_BLOCK, *free, *held]) != list(range(len(pool.blocks))) or len(free) != pool.num_free_blocks:
+        raise Violation(
+            "A1", f"free queue {free}, counted {pool.num_free_blocks}, and tables {dict(held)}: not all, once"
+        )
+    counted = {block.block_id: block.ref_cnt for block in pool.blocks if block.ref_cnt}
+    if counted != held:
+        raise Violation("A2", f"reference counts {counted}, table entries {dict(held)}")
+    kept = [block for _, blocks in host.saved.values() for block in blocks if block is not None]
+    if sorted(kept + host.free_blocks) != list(range(host.num_blocks)):
+        raise Violation("A1", f"host blocks {kept} kept and {host.free_blocks} free: not all, once")
+
+
+def check_index(scheduler: Scheduler) -> None:
+    """The hash index and the hashes of the blocks say the same; free blocks without a hash come first."""
+    pool = scheduler.manager.block_pool
+    hashed = {(block.block_hash, block.block_id) for block in pool.blocks if block.block_hash is not None}
+    indexed = {(block_hash, number) for block_hash, numbers in pool.cached.items() for number in numbers}
+    if hashed != indexed:
+        raise Violation("A4", f"blocks {sorted(n for _, n in hashed ^ indexed)} and the index disagree")
+    kinds = [block.block_hash is not None for block in pool.free_queue]
+    if kinds != sorted(kinds):
+        raise Violation("A8", "a cached block would be reused before one that holds nothing")
 
 
 def check_requests(scheduler: Scheduler) -> None:
     """Every unfinished request is in exactly one place, and owns what that place allows."""
-    forks = [child for request in scheduler.requests.values() for child in request.forks]
-    places = Counter(r.request_id for r in [*scheduler.waiting, *scheduler.running, *forks])
-    require(places == Counter(scheduler.requests.keys()), "S2", "a request is lost, or in two places")
-    require(len(scheduler.running) <= scheduler.config.max_num_seqs, "S1", "more requests run than max_num_seqs")
-    for request in scheduler.running:
-        require(request.status == RequestStatus.RUNNING, "S2", f"{request} is among the running")
-        computed, size = request.num_computed_tokens, scheduler.manager.block_size
-        table = scheduler.manager.block_tables[request.request_id]
-        require(len(table) * size >= computed, "S4", f"{request} has {len(table)} blocks of {size}")
-        full = scheduler.manager.num_cached_blocks[request.request_id]
-        require(full * size <= request.num_tokens, "A5", f"{request} gave {full} blocks to the cache")
-    for request in [*scheduler.waiting, *forks]:
-        require(request.status in (RequestStatus.WAITING, RequestStatus.PREEMPTED), "S2", f"{request} is waiting")
-        require(request.num_computed_tokens == 0, "S3", f"{request} waits and has something computed")
-        require(not request.spec_token_ids, "S3", f"{request} waits and has drafts")
-    running = {request.request_id for request in scheduler.running}
-    require(scheduler.manager.block_tables.keys() == running, "A10", "a request that does not run owns blocks")
-    require(scheduler.host.saved.keys() <= scheduler.requests.keys() - running, "A10", "host blocks of nobody")
+    manager, running = scheduler.manager, scheduler.running
+    idle = scheduler.waiting + [child for request in scheduler.requests.values() for child in request.forks]
+    if sorted(r.request_id for r in idle + running) != sorted(scheduler.requests):
+        raise Violation("S2", "a request is lost, or in two places")
+    if len(running) > scheduler.config.max_num_seqs:
+        raise Violation("S1", f"{len(running)} requests run; max_num_seqs={scheduler.config.max_num_seqs}")
+    names = {request.request_id for request in running}
+    if manager.block_tables.keys() != names or scheduler.host.saved.keys() & names:
+        raise Violation("A10", "blocks belong to a request that does not run, or host blocks to one that does")
+    for request in running:
+        if request.status is not RequestStatus.RUNNING:
+            raise Violation("S2", f"{request} is among the running")
+        if len(manager.block_tables[request.request_id]) * manager.block_size < request.num_computed_tokens:
+            raise Violation("S4", f"{request} has {len(manager.block_tables[request.request_id])} blocks")
+        if manager.num_cached_blocks[request.request_id] * manager.block_size > request.num_tokens:
+            raise Violation("A5", f"{request} gave blocks to the cache whose tokens are not certain")
+    for request in idle:
+        if request.status not in (RequestStatus.WAITING, RequestStatus.PREEMPTED):
+            raise Violation("S2", f"{request} is waiting")
+        if request.num_computed_tokens or request.spec_token_ids:
+            raise Violation("S3", f"{request} waits and has computed tokens or drafts")
 
 
 def check_plan(scheduler: Scheduler, plan: StepPlan) -> None:
-    """A6, A7, S1, S4 and S7 of a plan that has not run yet."""
-    config, size, rows = scheduler.config, scheduler.manager.block_size, plan.scheduled
-    require(sum(row.num_tokens for row in rows) == plan.num_tokens, "S1", "the plan miscounts its tokens")
-    require(plan.num_tokens <= config.max_num_batched_tokens, "S1", f"{plan.num_tokens} tokens exceed the budget")
-    require(bool(rows) or not scheduler.requests, "S5", "an empty plan, though requests are unfinished")
-    planned = [row.request.request_id for row in rows]
-    require(len(planned) == len(set(planned)), "S1", "a request is planned twice")
-    for row in rows:
-        request, end = row.request, row.start + row.num_tokens
-        name = request.request_id
-        require(row.num_tokens >= 1 and row.start < request.num_tokens, "A6", f"{name} has nothing to compute")
-        require(end <= request.num_tokens_with_spec, "S1", f"{name} computes tokens that are not there")
-        require(end == request.num_computed_tokens, "S3", f"{name} computes up to {end}, counted {request}")
-        slots = min(end + config.num_lookahead_tokens, request.max_total_tokens)
-        require(len(row.block_ids) * size >= slots, "S4", f"{name} has {len(row.block_ids)} blocks for {slots} slots")
-        require(row.wants_token == (end >= request.num_tokens), "S1", f"{name}: wants_token={row.wants_token}")
+    """A6, A7, S1, S3, S4, S5 and S7 of a plan that has not run yet."""
+    if plan.num_tokens != sum(row.num_tokens for row in plan.scheduled):
+        raise Violation("S1", f"the plan counts {plan.num_tokens} tokens, its rows do not")
+    if plan.num_tokens > scheduler.config.max_num_batched_tokens:
+        raise Violation("S1", f"{plan.num_tokens} tokens; max_num_batched_tokens allows fewer")
+    if not plan.scheduled and scheduler.requests:
+        raise Violation("S5", "an empty plan, though requests are unfinished")
+    planned = {row.request.request_id for row in plan.scheduled}
+    if len(planned) != len(plan.scheduled):
+        raise Violation("S1", "a request is planned twice")
+    for row in plan.scheduled:
+        check_row(scheduler, row)
     check_sharing(scheduler, plan)
-    if scheduler.policy.mixes:
-        absent = {request.request_id for request in scheduler.running} - set(planned)
-        require(not absent, "S7", f"{sorted(absent)} run and get no token")
+    idle = [request for request in scheduler.running if request.request_id not in planned]
+    if idle and scheduler.policy.mixes:
+        raise Violation("S7", f"{idle} run and get no token")
+
+
+def check_row(scheduler: Scheduler, row: ScheduledRequest) -> None:
+    """A row computes at least one token that is there, has room for it, and says rightly whether it gets the next."""
+    request, end = row.request, row.start + row.num_tokens
+    if row.num_tokens < 1 or row.start >= request.num_tokens:
+        raise Violation("A6", f"{request} has nothing to compute")
+    if end > request.num_tokens_with_spec or row.wants_token != (end >= request.num_tokens):
+        raise Violation("S1", f"{request} computes up to {end}, wants_token={row.wants_token}")
+    if end != request.num_computed_tokens:
+        raise Violation("S3", f"{request} computes up to {end}")
+    slots = min(end + scheduler.config.num_lookahead_tokens, request.max_total_tokens)
+    if len(row.block_ids) * scheduler.manager.block_size < slots:
+        raise Violation("S4", f"{request} has {len(row.block_ids)} blocks for {slots} slots")
 
 
 def check_sharing(scheduler: Scheduler, plan: StepPlan) -> None:
     """A block that is written has one holder, apart from requests that join in this step because it fills it."""
-    size = scheduler.manager.block_size
-    holders: dict[int, list[ScheduledRequest]] = {}
-    for row in plan.scheduled:
-        for block in row.block_ids:
-            holders.setdefault(block, []).append(row)
+    pool, size = scheduler.manager.block_pool, scheduler.manager.block_size
     for row in plan.scheduled:
         for index in range(row.start // size, -(-(row.start + row.num_tokens) // size)):
             block = row.block_ids[index]
-            others = [other for other in holders[block] if other is not row]
-            count = scheduler.manager.block_pool.blocks[block].ref_cnt
-            joined = all(
-                o.request.admitted_step == scheduler.num_steps and o.start >= (index + 1) * size for o in others
-            )
-            require(count == len(others) + 1 and joined, "A7", f"{row.request.request_id} writes shared block {block}")
+            if pool.blocks[block].ref_cnt == 1:
+                continue
+            joined = [
+                other
+                for other in plan.scheduled
+                if other is not row and block in other.block_ids and other.start >= (index + 1) * size
+                if other.request.admitted_step == scheduler.num_steps
+            ]
+            if pool.blocks[block].ref_cnt != len(joined) + 1:
+                raise Violation("A7", f"{row.request} writes block {block}, which others hold")
 
 
 def check_empty(scheduler: Scheduler) -> None:
     """A10: with all requests gone the pools are full and nothing remembers a request."""
     pool, manager, host = scheduler.manager.block_pool, scheduler.manager, scheduler.host
-    require(not scheduler.requests and not scheduler.waiting and not scheduler.running, "A10", "requests remain")
-    require(pool.num_free_blocks == pool.num_usable_blocks, "A10", "blocks are missing")
-    left = [*manager.block_tables, *manager.num_cached_blocks, *manager.moves, *host.saved]
-    require(not left, "A10", f"{left} remain")
-    require(len(host.free_blocks) == host.num_blocks, "A10", "host blocks are missing")
+    left = [*scheduler.requests, *manager.block_tables, *manager.num_cached_blocks, *manager.moves, *host.saved]
+    if left or scheduler.waiting or scheduler.running:
+        raise Violation("A10", f"{left} remain")
+    if pool.num_free_blocks != pool.num_usable_blocks or len(host.free_blocks) != host.num_blocks:
+        raise Violation("A10", "blocks are missing")

@@ -13,7 +13,7 @@ from labcore.core.errors import InputError
 from labcore.core.request import Request, RequestStatus
 from labcore.core.sampling_params import SamplingParams
 from labcore.core.step_plan import StepPlan
-from labcore.engine.check import Violation, check_empty, check_plan, check_state, require
+from labcore.engine.check import Violation, check_empty, check_plan, check_state
 from labcore.engine.config import CacheConfig, SchedulerConfig
 from labcore.engine.policies import POLICIES
 from labcore.engine.scheduler import Scheduler
@@ -36,8 +36,9 @@ class Trace:
 
 def random_config(rng: Random) -> tuple[SchedulerConfig, CacheConfig]:
     """A configuration that is likely to be in trouble."""
-    max_num_seqs = rng.randint(1, 6)
+    max_num_seqs = rng.randint(1, 8)
     longest = rng.randint(12, 40)
+    block_size = rng.choice((1, 2, 3, 4, 8))
     chunked = rng.random() < 0.8
     budget = rng.randint(max_num_seqs, 24) if chunked else longest + rng.randint(0, 8)
     scheduler = SchedulerConfig(
@@ -51,8 +52,8 @@ def random_config(rng: Random) -> tuple[SchedulerConfig, CacheConfig]:
         num_lookahead_tokens=rng.choice((0, 0, 2)),
     )
     cache = CacheConfig(
-        num_blocks=rng.randint(3, 24),
-        block_size=rng.choice((1, 2, 3, 4, 8)),
+        num_blocks=-(-longest // block_size) + rng.randint(0, 4),  # the null block included: some requests never fit
+        block_size=block_size,
         enable_prefix_caching=rng.random() < 0.8,
         num_host_blocks=rng.choice((0, 0, 2, 8, 40)),
         sliding_window=rng.choice((None, None, None, 1, 3, 8)),
@@ -62,12 +63,12 @@ def random_config(rng: Random) -> tuple[SchedulerConfig, CacheConfig]:
 
 def random_requests(rng: Random, count: int, vocabulary: int) -> list[Request]:
     """Requests whose prompts often begin alike; some are parallel samples of the one before, some have a salt."""
-    stems = [[rng.randrange(vocabulary) for _ in range(rng.randint(1, 20))] for _ in range(3)]
+    stems = [[rng.randrange(vocabulary) for _ in range(rng.randint(1, 12))] for _ in range(3)]
     requests: list[Request] = []
     for number in range(count):
         stem = rng.choice(stems)
-        prompt = stem[: rng.randint(1, len(stem))] + [rng.randrange(vocabulary) for _ in range(rng.randint(0, 6))]
-        params = SamplingParams(max_tokens=rng.randint(1, 12), seed=number, stop_token_ids=rng.choice(([], [], [0])))
+        prompt = stem[: rng.randint(1, len(stem))] + [rng.randrange(vocabulary) for _ in range(rng.randint(0, 4))]
+        params = SamplingParams(max_tokens=rng.randint(1, 20), seed=number, stop_token_ids=rng.choice(([], [], [], [0])))
         salt, parent = rng.choice(("", "", "", "s")), None
         if requests and rng.random() < 0.3:
             parent = requests[-1].fork_of or requests[-1]
@@ -118,12 +119,13 @@ class Life:
         scheduler, waiting = self.scheduler, list(reversed(requests))
         limit = 20 + sum(r.num_prompt_tokens + r.sampling_params.max_tokens for r in requests) * (len(requests) + 4)
         while waiting or scheduler.has_unfinished_requests():
-            while waiting and self.rng.random() < 0.5:
+            while waiting and self.rng.random() < 0.7:
                 self.add(waiting.pop())
             if self.events and self.rng.random() < 0.04:
                 self.cancel()
             self.step()
-            require(self.trace.steps < limit, "S5", f"no end after {limit} steps")
+            if self.trace.steps > limit:
+                raise Violation("S5", f"no end after {limit} steps")
         self.step()  # delivers what finished last
         check_empty(scheduler)
         return self.trace
@@ -157,19 +159,21 @@ class Life:
             if self.events and rng.random() < 0.02:
                 self.cancel()  # while the plan was in flight
             for request, tokens in scheduler.update_from_output(plan, output):
-                require(bool(tokens), "S5", f"{request} got no token")
+                if not tokens:
+                    raise Violation("S5", f"{request} got no token")
                 if request.finish_reason in ("stop", "length"):
                     self.trace.answers[request.request_id] = tuple(request.output_token_ids)
-        check_state(scheduler)
 
     def check_victims(self, plan: StepPlan, before: list[Request]) -> None:
         """S6: under FCFS the youngest go first, and stand before everything that never ran."""
         if self.scheduler.config.policy != "fcfs" or not plan.preempted:
             return
         youngest = [r.request_id for r in sorted(before, key=lambda r: -r.order)][: len(plan.preempted)]
-        require(plan.preempted == youngest, "S6", f"{plan.preempted} were preempted, {youngest} are the youngest")
+        if plan.preempted != youngest:
+            raise Violation("S6", f"{plan.preempted} were preempted, {youngest} are the youngest")
         started = [r.num_preemptions > 0 for r in self.scheduler.waiting if r.fork_of is None]
-        require(started == sorted(started, reverse=True), "S6", "a preempted request waits behind one that never ran")
+        if started != sorted(started, reverse=True):
+            raise Violation("S6", "a preempted request waits behind one that never ran")
 
     def record(self, plan: StepPlan) -> None:
         trace = self.trace
@@ -185,7 +189,7 @@ def run_trace(seed: int) -> Trace:
     rng = Random(seed)
     vocabulary = rng.choice((2, 2, 3))
     life = Life(rng, *random_config(rng), vocabulary)
-    requests = random_requests(rng, rng.randint(1, 10), vocabulary)
+    requests = random_requests(rng, rng.randint(2, 12), vocabulary)
     try:
         return life.run(requests)
     except Violation as violation:

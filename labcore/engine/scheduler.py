@@ -131,8 +131,6 @@ class Scheduler:
         while self.waiting and budget > 0 and len(self.running) < self.config.max_num_seqs:
             request = self.policy.pick(self.waiting)
             hits, computed = self._computed(request)
-            swapped = self.host.num_tokens(request.request_id)
-            computed = max(computed, swapped)
             missing = request.num_tokens - computed
             new = min(missing, budget, self.config.long_prefill_token_threshold or budget)
             if new < missing and not self.config.enable_chunked_prefill:
@@ -153,16 +151,20 @@ class Scheduler:
             budget -= new
 
     def _computed(self, request: Request) -> tuple[list[int], int]:
-        """Blocks that another request has filled for this one, and their tokens: cached ones, or a parent's if more.
+        """Tokens of a waiting request that need not be computed, and the blocks that are there for them already.
 
-        A parent that has only just been admitted may hold blocks that this very step fills; nothing can be copied yet.
+        They are cached, or shared with the request that this one forks, or in host memory; whichever are most.
         """
         hits, computed = self.manager.get_computed_blocks(request)
         parent = request.fork_of
+        # blocks of a parent that was itself admitted in this step may be filled by this very step: too early to copy
         if parent and parent.status == RequestStatus.RUNNING and parent.admitted_step < self.num_steps:
             forked, shared = self.manager.fork(parent, request)
             if shared > computed:
-                return forked, shared
+                hits, computed = forked, shared
+        swapped = self.host.num_tokens(request.request_id)
+        if swapped > computed:
+            hits, computed = hits[: computed // self.manager.block_size], swapped  # only full blocks may precede more
         return hits, computed
 
     def _preempt(self, victim: Request, plan: StepPlan) -> None:

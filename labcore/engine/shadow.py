@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from labcore.core.request import Request
 from labcore.core.step_plan import Move, ScheduledRequest, StepOutput, StepPlan
-from labcore.engine.check import require
+from labcore.engine.check import Violation
 from labcore.kv.manager import KVCacheManager
 from labcore.kv.prefix_hash import hash_block, root_hash
 
@@ -118,8 +118,8 @@ class ShadowRunner:
             slot = row.block_ids[index] * size + begin % size
             found = self.device[slot : slot + end - begin]
             if found != prefixes[begin:end]:
-                name = row.request.request_id
-                require(False, "E6", f"{name} reads block {row.block_ids[index]} for positions {begin} to {end - 1}")
+                what = f"block {row.block_ids[index]} for positions {begin} to {end - 1}"
+                raise Violation("E6", f"{row.request} reads {what}, which holds something else")
 
     def sample(self, row: ScheduledRequest, prefixes: list[int], output: StepOutput) -> None:
         """The accepted drafts and one token more; then proposals for the next step."""
@@ -163,13 +163,14 @@ class ShadowRunner:
 
     def check_cached_blocks(self) -> None:
         """A4, A5: what the prefix cache can find is full, computed, and what its hash says."""
+        parent = self.prefixes.parent
         for block in self.manager.block_pool.blocks:
             if block.block_hash is not None:
                 content = self.device[block.block_id * self.size : (block.block_id + 1) * self.size]
-                whole = all(self.prefixes.parent[b] == a for a, b in pairwise(content))
-                require(UNWRITTEN not in content and whole, "A5", f"block {block.block_id} is cached but not computed")
-                right = self.hash_of(content[-1]) == block.block_hash
-                require(right, "A4", f"block {block.block_id} is cached under another prefix's hash")
+                if UNWRITTEN in content or any(parent[b] != a for a, b in pairwise(content)):
+                    raise Violation("A5", f"block {block.block_id} is cached but not computed")
+                if self.hash_of(content[-1]) != block.block_hash:
+                    raise Violation("A4", f"block {block.block_id} is cached under another prefix's hash")
 
     def hash_of(self, prefix: int) -> bytes:
         """The chain hash of a prefix that ends with a full block, from the definition."""
