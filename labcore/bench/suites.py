@@ -21,6 +21,7 @@ CPU_SUITES: dict[str, str] = {
     "decode": "labcore.model.bench:decode_suite",
     "roofline": "labcore.model.bench_roofline:suite",
     "memory": "labcore.model.bench:memory_suite",
+    "kv_quality": "labcore.model.bench_cache_quality:suite",
     "learn": "labcore.learn.bench:suite",
 }
 CUDA_SUITES: dict[str, str] = {}
