@@ -509,6 +509,19 @@ def test_values_are_described_alike_everywhere():
     assert REFERENCE is not None
 
 
+def test_arrays_that_look_alike_are_told_apart_by_their_first_different_element():
+    want = np.arange(12.0).reshape(3, 4)
+    got = want + 1e-9
+    got[1, 2] += 5
+    assert describe_both(got, want) == ("an array of shape (3, 4) with 11 at [1, 2]", "6 there")
+    flipped = np.array([[True, False], [True, True]])
+    assert describe_both(~flipped, flipped)[0].endswith("with False at [0, 0]")
+    assert describe_both((1.5, got), (1.5, want))[0].endswith("with 11 at [1, 2] of result 1")
+    assert describe_both(want, want.copy())[0] == "an array of shape (3, 4)"
+    inf, three = np.full((2, 2), np.inf), np.array([[np.inf, 3], [np.inf, np.inf]])
+    assert describe_both(three, inf) == ("an array of shape (2, 2) with 3 at [0, 1]", "inf there")
+
+
 def test_a_library_that_wraps_its_own_function_is_no_replacement(monkeypatch):
     """torch wraps torch.manual_seed on some lazy imports; np.mean set to np.median is still a replacement."""
     import functools

@@ -173,9 +173,26 @@ def describe(value: object, digits: int = 6) -> str:
 
 
 def describe_both(got: object, want: object) -> tuple[str, str]:
-    """Both values with as many digits as it takes to tell them apart."""
+    """Both values with as many digits as it takes to tell them apart, and where they differ if words do not show it."""
     for digits in (6, 9, 12, 17):
         both = describe(got, digits), describe(want, digits)
         if both[0] != both[1]:
-            break
-    return both
+            return both
+    return _where_they_differ(got, want) or both
+
+
+def _where_they_differ(got: object, want: object) -> tuple[str, str] | None:
+    """The first elements of two arrays of one shape, or of two tuples with such arrays, that differ noticeably."""
+    if isinstance(want, list | tuple):
+        found = ((i, _where_they_differ(g, w)) for i, (g, w) in enumerate(zip(got, want, strict=True)))
+        return next(((f"{pair[0]} of result {i}", pair[1]) for i, pair in found if pair), None)
+    if not is_array(want):
+        return None
+    here, there = np.asarray(_numpy(got)), np.asarray(_numpy(want))
+    with np.errstate(invalid="ignore"):  # inf - inf, the same on both sides
+        off = np.nan_to_num(np.abs(here.astype(float) - there.astype(float)))
+    if not off.any():
+        return None
+    at = tuple(map(int, np.argwhere(off > 0.01 * off.max())[0]))  # what rounding did elsewhere is not meant
+    mine, right = describe_both(here[at].item(), there[at].item())
+    return f"{describe(got)} with {mine} at {list(at)}", f"{right} there"
