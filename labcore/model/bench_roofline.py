@@ -1,53 +1,260 @@
-"""`labcore bench roofline`: the decode step of the exact path over the batch, on this machine's own roofline."""
+"""`labcore bench roofline`: the exact path on this machine's own roofline, and where a decode step's time goes.
+
+| rows | measure |
+|---|---|
+| cpu.roofline.bNN | one decode step of NN sequences; `config` splits it into linear layers, attention and the rest |
+| cpu.roofline.prefill | one pass over a prompt |
+| cpu.product.bNN | the weight matrices alone times NN rows, as torch multiplies them and with weights packed ahead |
+"""
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from labcore.bench.record import Row, RunBuilder
-from labcore.bench.timing import measure
-from labcore.model.bench import MODEL, PROMPT, Decoder, layer_parameters, prompt_ids
+from labcore.bench.timing import alternate, measure
+from labcore.model.bench import MODEL, PROMPT, Decoder, layer_parameters, new_cache, prefill, prompt_ids
 from labcore.model.checkpoints import fetch
+from labcore.model.llama import Llama
 from labcore.model.loader import load_model, open_checkpoint
 from labcore.model.stats import kv_bytes_per_token, weight_bytes_per_pass
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
+STEPS, SAMPLES = 4, 7
+CONTEXT = PROMPT + STEPS // 2  # cached tokens that the steps of one sample read on average
+PREFILL = 256
+PARTS = ("linear", "attention", "other")
 
 
 def suite(run: RunBuilder) -> None:
-    """The exact path's decode step over the batch: fp32 weights make this CPU cross its own ridge."""
+    """Decode over the batch, one prefill, and the products alone: fp32 weights make this CPU cross its own ridge."""
     path = fetch(MODEL)
     model = load_model(open_checkpoint(path))
     ids = prompt_ids(PROMPT, path)
-    weights, kv = weight_bytes_per_pass(model), kv_bytes_per_token(model)
-    beta, rate = run.ceiling("read_bandwidth"), run.ceiling("matmul.fp32")
-    single = Decoder(model, ids, 1, PROMPT + 8)
-    single.run(8)
-    alone = single.tokens
+    single = Decoder(model, ids, 1, PROMPT + STEPS)
+    single.run(STEPS)
     for batch in BATCHES:
-        decoder = Decoder(model, ids, batch, PROMPT + 8)
-        seconds = measure(lambda d=decoder: d.run(8), rounds=9, min_time=0)
-        flops = 2 * batch * (layer_parameters(model) + model.config.vocab * model.config.hidden)
-        read = weights + batch * (PROMPT + 4) * kv
-        linear, cache = max(weights / beta, flops / rate), batch * (PROMPT + 4) * kv / beta
-        run.add(
-            Row(
-                key=f"cpu.roofline.b{batch:02d}",
-                what=f"one decode step of {batch} sequences, fp32",
-                ours=[[one / 8 for one in seconds]],
-                unit="s",
-                kind="fraction_of_ceiling",
-                floor=max(read / beta, flops / rate),
-                floor_formula="max(bytes / read_bandwidth, FLOP / matmul.fp32)",
-                predicted=linear + cache,
-                predicted_by="decode.step_time",
-                dtype="fp32",
-                threads=run.threads,
-                flops=float(flops),
-                bytes=float(read),
-                shape={"model": MODEL, "batch": batch, "context": PROMPT + 4},
-                correct={
-                    "pass": bool((decoder.tokens == alone).all()),
-                    "how": "every sequence's eighth token is the one it gets alone",
-                },
-                method="8 steps from the same position, 9 samples",
-            )
-        )
+        run.add(step_row(run, model, ids, batch, single.tokens))
+    run.add(prefill_row(run, model, prompt_ids(PREFILL, path)))
+    if not torch.backends.mkldnn.is_available():
+        return run.skip("cpu.product", "this torch has no oneDNN to pack weights with")
+    for batch in BATCHES:
+        run.add(product_row(run, model, batch))
+
+
+class Parts:
+    """Splits a step between the linear layers, attention and everything else: seconds, or operators called."""
+
+    def __init__(self) -> None:
+        self.at = "other"
+        self.seconds: Counter[str] = Counter()
+        self.operators: Counter[str] = Counter()
+        self.since = time.perf_counter()
+
+    def enter(self, part: str) -> None:
+        """What has passed since the last call belongs to the part left; from now on it belongs to `part`."""
+        now = time.perf_counter()
+        self.seconds[self.at] += now - self.since
+        self.at, self.since = part, now
+
+    @contextmanager
+    def watching(self, model: Llama) -> Iterator[None]:
+        """Every nn.Linear of `model` reports when it starts and when it has finished."""
+        hooks = []
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                hooks.append(module.register_forward_pre_hook(lambda *_: self.enter("linear")))
+                hooks.append(module.register_forward_hook(lambda *_: self.enter("other")))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+class WatchedDecoder(Decoder):
+    """A Decoder whose attention reports to `parts`; everything else is the step that is timed without it."""
+
+    def __init__(self, parts: Parts, *args) -> None:
+        super().__init__(*args)
+        self.parts = parts
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        attend = self.cache.extend([(slot, 1) for slot in self.slots])
+
+        def watched(*args) -> Tensor:
+            self.parts.enter("attention")
+            out = attend(*args)
+            self.parts.enter("other")
+            return out
+
+        self.tokens = self.model(self.tokens, attend.positions, watched).argmax(-1)
+
+
+class CountOperators(TorchDispatchMode):
+    """Adds each operator that torch dispatches, views included, to the part it was called in."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__()
+        self.parts = parts
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.parts.operators[self.parts.at] += 1
+        return operator(*args, **(kwargs or {}))
+
+
+def split(model: Llama, ids: Sequence[int], batch: int) -> dict:
+    """Seconds a decode step spends in each part, and the operators it calls there.
+
+    The seconds are those of the median of SAMPLES runs, so that they add up to one that happened.
+    """
+    parts = Parts()
+    decoder, found = WatchedDecoder(parts, model, ids, batch, PROMPT + STEPS), []
+    with parts.watching(model):
+        decoder.run(STEPS)
+        for _ in range(SAMPLES):
+            decoder.rewind()
+            parts.seconds.clear()
+            parts.enter("other")
+            parts.seconds.clear()
+            for _ in range(STEPS):
+                decoder.step()
+            parts.enter("other")
+            found.append({part: parts.seconds[part] / STEPS for part in PARTS})
+        decoder.rewind()
+        with CountOperators(parts):
+            decoder.step()
+    seconds = sorted(found, key=lambda one: sum(one.values()))[SAMPLES // 2]
+    return {"seconds": seconds, "operators": {part: parts.operators[part] for part in PARTS}}
+
+
+def attention_flops(model: Llama, context: float) -> float:
+    """FLOP of one token's attention over `context` cached tokens in all layers: scores and weighted sum."""
+    config = model.config
+    return 4 * config.n_layers * config.n_heads * config.head_dim * context
+
+
+def product_flops(model: Llama) -> float:
+    """FLOP of one token in all linear layers, head included."""
+    return 2 * (layer_parameters(model) + model.config.vocab * model.config.hidden)
+
+
+def step_row(run: RunBuilder, model: Llama, ids: Sequence[int], batch: int, alone: Tensor) -> Row:
+    """One decode step of `batch` sequences that are copies of one, whose last token alone is `alone`."""
+    decoder = Decoder(model, ids, batch, PROMPT + STEPS)
+    seconds = measure(lambda: decoder.run(STEPS), rounds=SAMPLES, min_time=0)
+    beta, rate = run.ceiling("read_bandwidth"), run.ceiling("matmul.fp32")
+    weights, cache = weight_bytes_per_pass(model), batch * CONTEXT * kv_bytes_per_token(model)
+    products = batch * product_flops(model)
+    flops = products + batch * attention_flops(model, CONTEXT)
+    return Row(
+        key=f"cpu.roofline.b{batch:02d}",
+        what=f"one decode step of {batch} sequence{'s' * (batch > 1)}, fp32",
+        ours=[[one / STEPS for one in seconds]],
+        unit="s",
+        kind="fraction_of_ceiling",
+        floor=max((weights + cache) / beta, flops / rate),
+        floor_formula="max(bytes / read_bandwidth, FLOP / matmul.fp32)",
+        predicted=max(weights / beta, products / rate) + cache / beta,
+        predicted_by="decode.step_time",
+        dtype="fp32",
+        threads=run.threads,
+        flops=float(flops),
+        bytes=float(weights + cache),
+        shape={"model": MODEL, "batch": batch, "context": CONTEXT},
+        config={"weights": weights, "cache": cache, **split(model, ids, batch)},
+        correct={
+            "pass": bool((decoder.tokens == alone).all()),
+            "how": "every sequence ends on the token it gets alone",
+        },
+        method=f"{STEPS} steps from the same position, {SAMPLES} samples; config: the same steps with timers in them",
+    )
+
+
+@torch.inference_mode()
+def prefill_row(run: RunBuilder, model: Llama, ids: list[int]) -> Row:
+    """One pass over the prompt `ids` that computes the logits of its last token."""
+    seconds = measure(lambda: prefill(model, ids), rounds=5, min_time=0)
+    cache, logits = new_cache(model, 1, len(ids)), None
+    for piece in (ids[: len(ids) // 2], ids[len(ids) // 2 :]):
+        attend = cache.extend([(0, len(piece))])
+        logits = model(torch.tensor(piece), attend.positions, attend, wanted=attend.last)
+    error = (prefill(model, ids) - logits).abs().max().item()
+    beta, rate = run.ceiling("read_bandwidth"), run.ceiling("matmul.fp32")
+    head = 2 * model.config.vocab * model.config.hidden
+    products = len(ids) * (product_flops(model) - head) + head
+    flops = products + len(ids) * attention_flops(model, (len(ids) + 1) / 2)
+    read = weight_bytes_per_pass(model)
+    return Row(
+        key="cpu.roofline.prefill",
+        what=f"one pass over a prompt of {len(ids)} tokens, fp32",
+        ours=[seconds],
+        unit="s",
+        kind="fraction_of_ceiling",
+        floor=max(read / beta, flops / rate),
+        floor_formula="max(bytes / read_bandwidth, FLOP / matmul.fp32)",
+        predicted=max(read / beta, products / rate),
+        predicted_by="roofline.pass_time",
+        dtype="fp32",
+        threads=run.threads,
+        flops=float(flops),
+        bytes=float(read),
+        shape={"model": MODEL, "tokens": len(ids)},
+        correct={"pass": error < 1e-3, "error": error, "bar": "1e-3 in the logits of a prompt fed in two halves"},
+        method="5 samples",
+    )
+
+
+@torch.inference_mode()
+def product_row(run: RunBuilder, model: Llama, batch: int) -> Row:
+    """Every weight matrix once, in the order of a pass, times `batch` rows: packed ahead beside nn.Linear's own way.
+
+    oneDNN packs a matrix into the tiles its kernel reads; nn.Linear hands over the plain one at each call.
+    """
+    weights = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
+    packed = [torch.ops.mkldnn._reorder_linear_weight(weight.detach(), batch) for weight in weights]
+    rows = {width: torch.randn(batch, width) for width in {weight.shape[1] for weight in weights}}
+
+    def plain(weight: Tensor) -> Tensor:
+        return F.linear(rows[weight.shape[1]], weight)
+
+    def ahead(weight: Tensor, tiles: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(rows[weight.shape[1]], tiles, None, "none", [], "")
+
+    programs = {
+        "ahead": lambda: [ahead(*pair) for pair in zip(weights, packed, strict=True)],
+        "plain": lambda: [plain(weight) for weight in weights],
+    }
+    took = alternate(programs, rounds=5, per_round=2, min_time=0)
+    error = max(
+        ((ahead(w, t) - plain(w)).abs().max() / plain(w).abs().max()).item()
+        for w, t in zip(weights, packed, strict=True)
+    )
+    size, flops = sum(weight.nbytes for weight in weights), batch * product_flops(model)
+    beta, rate = run.ceiling("read_bandwidth"), run.ceiling("matmul.fp32")
+    return Row(
+        key=f"cpu.product.b{batch:02d}",
+        what=f"all {len(weights)} weight matrices times {batch} row{'s' * (batch > 1)}, fp32, packed ahead",
+        ours=took["ahead"],
+        baseline=took["plain"],
+        baseline_name="torch.nn.Linear, which packs at each call",
+        unit="s",
+        kind="speedup",
+        floor=max(size / beta, flops / rate),
+        floor_formula="max(bytes / read_bandwidth, FLOP / matmul.fp32)",
+        dtype="fp32",
+        threads=run.threads,
+        flops=float(flops),
+        bytes=float(size),
+        shape={"model": MODEL, "batch": batch, "matrices": len(weights)},
+        correct={"pass": error < 1e-4, "error": error, "bar": "1e-4 of the largest entry, against nn.Linear"},
+    )
