@@ -20,7 +20,7 @@ class Violation(AssertionError):
 
     def __init__(self, name: str, what: str):
         super().__init__(f"{name}: {what}")
-        self.name = name
+        self.name, self.what = name, what
 
 
 def check_state(scheduler: Scheduler) -> None:
@@ -109,6 +109,8 @@ def check_plan(scheduler: Scheduler, plan: StepPlan) -> None:
 def check_row(scheduler: Scheduler, row: ScheduledRequest) -> None:
     """A row computes at least one token that is there, has room for it, and says rightly whether it gets the next."""
     request, end = row.request, row.start + row.num_tokens
+    if row.block_ids is not scheduler.manager.block_tables.get(request.request_id):
+        raise Violation("S2", f"{request} is planned and has lost its blocks")
     if row.num_tokens < 1 or row.start >= request.num_tokens:
         raise Violation("A6", f"{request} has nothing to compute")
     if end > request.num_tokens_with_spec or row.wants_token != (end >= request.num_tokens):

@@ -68,7 +68,9 @@ def random_requests(rng: Random, count: int, vocabulary: int) -> list[Request]:
     for number in range(count):
         stem = rng.choice(stems)
         prompt = stem[: rng.randint(1, len(stem))] + [rng.randrange(vocabulary) for _ in range(rng.randint(0, 4))]
-        params = SamplingParams(max_tokens=rng.randint(1, 20), seed=number, stop_token_ids=rng.choice(([], [], [], [0])))
+        params = SamplingParams(
+            max_tokens=rng.randint(1, 20), seed=number, stop_token_ids=rng.choice(([], [], [], [0]))
+        )
         salt, parent = rng.choice(("", "", "", "s")), None
         if requests and rng.random() < 0.3:
             parent = requests[-1].fork_of or requests[-1]
@@ -162,7 +164,13 @@ class Life:
                 if not tokens:
                     raise Violation("S5", f"{request} got no token")
                 if request.finish_reason in ("stop", "length"):
-                    self.trace.answers[request.request_id] = tuple(request.output_token_ids)
+                    self.check_answer(request)
+
+    def check_answer(self, request: Request) -> None:
+        """E1, E2: the answer depends on the request alone; neither company nor preemption nor drafts change it."""
+        answer = self.trace.answers[request.request_id] = tuple(request.output_token_ids)
+        if answer != self.runner.answer(request):
+            raise Violation("E1", f"{request} answered {answer} instead of {self.runner.answer(request)}")
 
     def check_victims(self, plan: StepPlan, before: list[Request]) -> None:
         """S6: under FCFS the youngest go first, and stand before everything that never ran."""
@@ -193,4 +201,6 @@ def run_trace(seed: int) -> Trace:
     try:
         return life.run(requests)
     except Violation as violation:
-        raise Violation(violation.name, f"{violation} (seed {seed})") from None
+        raise Violation(violation.name, f"{violation.what}; seed {seed}") from None
+    except Exception as error:  # a scheduler that raises makes no progress
+        raise Violation("S5", f"{type(error).__name__}: {error}; seed {seed}") from error

@@ -85,6 +85,7 @@ class ShadowRunner:
         for row, prefixes in zip(plan.scheduled, written, strict=True):
             self.read(row, prefixes)
         self.check_cached_blocks()
+        self.check_reuse_order()
         output = StepOutput()
         for row, prefixes in zip(plan.scheduled, written, strict=True):
             if row.wants_token:
@@ -153,6 +154,16 @@ class ShadowRunner:
             prefix = self.prefixes.extend(prefix, tokens[-1])
         return tokens
 
+    def answer(self, request: Request) -> tuple[int, ...]:
+        """The whole answer to `request`, from its prompt alone: what any engine has to say, however it schedules."""
+        prefix, tokens = self.prefixes_of(request)[request.num_prompt_tokens - 1], []
+        while len(tokens) < request.max_total_tokens - request.num_prompt_tokens:
+            tokens.append(self.next_token(request, prefix))
+            if tokens[-1] in request.stop_ids:
+                break
+            prefix = self.prefixes.extend(prefix, tokens[-1])
+        return tuple(tokens)
+
     def prefixes_of(self, request: Request) -> list[int]:
         """One number per known token."""
         known = self.known.setdefault(request.request_id, [])
@@ -171,6 +182,24 @@ class ShadowRunner:
                     raise Violation("A5", f"block {block.block_id} is cached but not computed")
                 if self.hash_of(content[-1]) != block.block_hash:
                     raise Violation("A4", f"block {block.block_id} is cached under another prefix's hash")
+
+    def check_reuse_order(self) -> None:
+        """A8: a cached block is reused before the one it continues, without which it could not be found.
+
+        A window frees from the front instead: what it has passed is needed least.
+        """
+        if self.window is not None:
+            return
+        place = {block.block_id: index for index, block in enumerate(self.manager.block_pool.free_queue)}
+        for number, index in place.items():
+            if self.manager.block_pool.blocks[number].block_hash is None:
+                continue
+            before = self.prefixes.parent[self.device[number * self.size]]
+            if self.prefixes.token[before] == UNWRITTEN:
+                continue
+            heads = self.manager.block_pool.cached.get(self.hash_of(before), ())
+            if heads and all(place.get(head, index + 1) < index for head in heads):
+                raise Violation("A8", f"block {number} outlives every copy of the block it continues")
 
     def hash_of(self, prefix: int) -> bytes:
         """The chain hash of a prefix that ends with a full block, from the definition."""

@@ -28,8 +28,7 @@ def hash_block(parent: bytes, token_ids: Sequence[int]) -> bytes:
 def extend_hashes(request: Request, block_size: int, num_blocks: int) -> list[bytes]:
     """request.block_hashes, long enough for its first `num_blocks` blocks, whose tokens must be known."""
     hashes = request.block_hashes
-    parent = hashes[-1] if hashes else root_hash(request.cache_salt)
     for start in range(len(hashes) * block_size, num_blocks * block_size, block_size):
-        parent = hash_block(parent, request.all_token_ids[start : start + block_size])
-        hashes.append(parent)
+        parent = hashes[-1] if hashes else root_hash(request.cache_salt)
+        hashes.append(hash_block(parent, request.all_token_ids[start : start + block_size]))
     return hashes
