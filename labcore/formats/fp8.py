@@ -57,7 +57,7 @@ class Float8:
 
     def decode(self, codes: Tensor) -> Tensor:
         """float32, shaped like codes."""
-        return self.values().to(codes.device)[codes.int()]
+        return self.values().to(codes.device).index_select(0, codes.int().flatten()).view(codes.shape)
 
 
 @cache

@@ -35,5 +35,5 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
             f"{count} codes of {bits} bits take {packed_bytes(count, bits)} bytes a row; these rows have "
             f"{packed.shape[-1]}"
         )
-    shifts = torch.arange(0, 8, bits, dtype=torch.uint8, device=packed.device)
-    return ((packed[..., None] >> shifts) & (2**bits - 1)).flatten(-2)[..., :count]
+    codes = [(packed >> shift) & (2**bits - 1) for shift in range(0, 8, bits)]
+    return torch.stack(codes, dim=-1).flatten(-2)[..., :count]

@@ -24,6 +24,10 @@ class KVFormat:
     keys: Scheme
     values: Scheme
 
+    @property
+    def sides(self) -> tuple[Scheme, Scheme]:
+        return self.keys, self.values
+
 
 def per_token(format: Uniform | ScaledFloat8, group: int | None = None, residual: int = 0) -> KVFormat:
     """Keys and values alike, with the scales of each token its own: what most engines do."""
@@ -62,7 +66,7 @@ class QuantizedKVCache(ContiguousKVCache):
     ):
         size = {"slots": slots, "capacity": capacity, "dtype": dtype, "device": device}
         self.keys, self.values = (
-            QuantizedStore(scheme, n_layers, n_kv_heads, head_dim, **size) for scheme in (format.keys, format.values)
+            QuantizedStore(scheme, n_layers, n_kv_heads, head_dim, **size) for scheme in format.sides
         )
         self.format, self.capacity = format, capacity
         self.lengths = [0] * slots

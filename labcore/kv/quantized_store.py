@@ -49,6 +49,11 @@ class Scheme:
         """Tokens that only leave the window together."""
         return self.group if self.axis == CHANNEL else 1
 
+    def room(self, capacity: int) -> int:
+        """How many of `capacity` tokens can ever be quantized."""
+        kept = 0 if self.axis == CHANNEL else self.residual
+        return max(0, capacity - kept) // self.step * self.step
+
     def leaving(self, waiting: int) -> int:
         """How many of `waiting` tokens in the window are quantized now, oldest first."""
         if self.axis == CHANNEL:
@@ -77,8 +82,7 @@ class QuantizedStore:
         if scheme.axis == TOKEN and head_dim % group:
             raise InputError(f"head_dim={head_dim} is not a whole number of groups of {group} channels")
         self.scheme, self.group, self.head_dim = scheme, group, head_dim
-        kept = 0 if scheme.axis == CHANNEL else scheme.residual
-        room = max(0, capacity - kept) // scheme.step * scheme.step  # tokens that can ever be quantized
+        room = scheme.room(capacity)
         scales = (room // group, head_dim) if scheme.axis == CHANNEL else (room, head_dim // group)
         of_heads = n_layers, slots, n_kv_heads
 

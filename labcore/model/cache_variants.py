@@ -6,8 +6,12 @@ To have a cache judged, add a line to VARIANTS.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from labcore.formats.fp8 import E5M2, ScaledFloat8
+from labcore.formats.uniform import Uniform
 from labcore.formulas import formula
 from labcore.kv.contiguous import ContiguousKVCache
+from labcore.kv.quantized import FP8, FP8_SCALED, INT8, KVFormat, QuantizedKVCache, kivi, per_token
+from labcore.kv.quantized_store import CHANNEL, TOKEN, Scheme
 from labcore.model.llama import Llama
 
 
@@ -36,6 +40,48 @@ def exact_nbytes(model: Llama, capacity: int) -> float:
     return formula["kv.bytes"](kappa=kappa, L=capacity, B=1)
 
 
+def quantized(what: str, format: KVFormat) -> Variant:
+    def make(model: Llama, capacity: int) -> QuantizedKVCache:
+        return QuantizedKVCache(*shape(model), format=format, slots=1, capacity=capacity, dtype=model.norm.weight.dtype)
+
+    return Variant(what, make, lambda model, capacity: sum(_side_nbytes(one, model, capacity) for one in format.sides))
+
+
+def _side_nbytes(scheme: Scheme, model: Llama, capacity: int) -> float:
+    """Keys, or values: each is half of what the formulas count."""
+    size = dict(zip(("n_layers", "n_kv", "d_h"), shape(model), strict=True))
+    kappa, per_token_ = formula["kv.bytes_per_token"], formula["kv.quant_bytes_per_token"]
+    widths = [8 * dtype.itemsize for dtype in scheme.format.parameters] + [0, 0]
+    if widths[0]:
+        group = {"G": scheme.group or size["d_h"], "b_scale": widths[0], "b_zero": widths[1]}
+        coded = per_token_(bits=scheme.format.bits, **group, **size)
+    else:
+        coded = kappa(b_kv=scheme.format.bits / 8, **size)
+    waiting = kappa(b_kv=model.norm.weight.itemsize, **size) * scheme.residual
+    return (coded * scheme.room(capacity) + waiting) / 2
+
+
+def _two_bits(keys: str, values: str) -> KVFormat:
+    return KVFormat(*(Scheme(Uniform(2), axis, group=32, residual=32) for axis in (keys, values)))
+
+
 VARIANTS: dict[str, Variant] = {
     "exact": Variant("every token in full precision: the control", exact, exact_nbytes),
+    "int8": quantized("INT8, symmetric, a scale for each token and head", INT8),
+    "fp8": quantized("FP8 E4M3, no scale", FP8),
+    "fp8_scaled": quantized("FP8 E4M3, a scale for each token and head", FP8_SCALED),
+    "fp8_e5m2": quantized("FP8 E5M2, no scale", per_token(ScaledFloat8(E5M2))),
+    "int4_token": quantized("INT4, a token's 32 channels a group, window 32", per_token(Uniform(4), 32, residual=32)),
+    "kivi4": quantized("KIVI, 4 bits, groups of 32, window 32", kivi(4, 32, residual=32)),
+    "kivi2": quantized("KIVI, 2 bits, groups of 32, window 32", kivi(2, 32, residual=32)),
+    "kivi2_r128": quantized("KIVI, 2 bits, groups of 32, window 128", kivi(2, 32, residual=128)),
+    "int2_token_token": quantized("2 bits, keys a token, values a token, window 32", _two_bits(TOKEN, TOKEN)),
+    "int2_token_channel": quantized("2 bits, keys a token, values a channel, window 32", _two_bits(TOKEN, CHANNEL)),
+    "int2_channel_channel": quantized(
+        "2 bits, keys a channel, values a channel, window 32", _two_bits(CHANNEL, CHANNEL)
+    ),
+    "kivi2_v0": quantized(
+        "KIVI, 2 bits, window 32 for keys, none for values",
+        KVFormat(kivi(2, 32, residual=32).keys, Scheme(Uniform(2), TOKEN, group=32)),
+    ),
 }
