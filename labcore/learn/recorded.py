@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import labcore
 from labcore.bench.record import load_run
-from labcore.core.errors import DataError
+from labcore.core.errors import DataError, InputError
 
 RESULTS = Path("book") / "results"
 
@@ -32,3 +33,15 @@ def recorded_run(pattern: str, device: str = "cpu") -> dict[str, Any]:
         if any(fnmatch.fnmatchcase(row["key"], pattern) for row in run["rows"]):
             return run
     raise DataError(f"no recorded run on {device} has rows {pattern!r}; record one with make bench")
+
+
+def ceiling(run: Mapping[str, Any], name: str) -> float:
+    """A measured ceiling of `run` in B/s or FLOP/s, at the threads its rows used: "read_bandwidth", "matmul.fp32".
+
+    Raises InputError naming the ceilings there are.
+    """
+    threads = None if run["device"]["kind"] == "cuda" else run["threads"]
+    known = {one["name"]: one["value"] for one in run["ceilings"] if one["threads"] == threads}
+    if name not in known:
+        raise InputError(f"run {run['run_id']} has no ceiling {name!r} at threads={threads}; it has {', '.join(known)}")
+    return known[name]

@@ -17,16 +17,20 @@ import threading
 import pytest
 
 from labcore import facts
+from labcore.bench.record import provenance
 from labcore.core.errors import InputError
 from labcore.learn import widgets
 from labcore.learn.widgets import numbers
 from tests.book.conftest import HTML, ROOT, Watch, _Quiet
 from tests.book.widget_site import widget_browser, write_site  # noqa: F401 (widget_browser is a fixture)
+from tests.learn.measured_run import measured_run
 
+MEASURED = measured_run()
 CALCULATORS = {
     "roofline": widgets.roofline_explorer("a100-80-sxm", "llama-2-70b", batch=32, context=1024),
     "kv": widgets.kv_calculator("llama-3-70b", "h100-sxm", gpus=4, sequences=32),
     "utilization": widgets.formula_calculator("kv.paging.utilization", chart="S", S=16, n=1366),
+    "measured": widgets.measured_roofline(MEASURED),
 }
 CONFIG = {
     "model_type": "qwen3",
@@ -100,7 +104,9 @@ def states(name, n):
                 state[i["id"]] = rng.choice(facts.model_ids())
             else:
                 state[i["id"]] = rng.choice(
-                    [c["value"] for c in i["choices"]] if "choices" in i else facts.hardware_ids()
+                    [c["value"] for c in i["choices"]]
+                    if "choices" in i
+                    else [*i.get("devices", {}), *facts.hardware_ids()]
                 )
         try:
             calculator.results(**state)
@@ -378,6 +384,30 @@ def test_points_differ_by_more_than_colour(open_page, site):
     kind = "(m) => m.getAttribute('d') + m.classList.contains('lc-hollow')"
     drawn = page.evaluate(f"[...document.querySelectorAll('.lc-figure .lc-marker')].map({kind})")
     assert len(drawn) == len(set(drawn)) == 5
+
+
+def test_measured_points_are_drawn_where_they_were_measured_and_only_there(open_page, site):
+    page = open_page(f"{site.as_uri()}/measured.html")
+    run = MEASURED
+    crosses = page.locator(".lc-figure svg.lc-chart .lc-measured")
+    labels = crosses.all_text_contents()
+    assert labels == ["1", "2", "8", "64", "256"]
+    place = "(t) => [...t].map((e) => [+e.getAttribute('x'), +e.getAttribute('y')])"
+    at = dict(zip(labels, crosses.evaluate_all(place), strict=True))
+    rows = {str(row["shape"].get("batch", 256)): row for row in run["rows"]}
+    log = lambda row: (math.log(row["flops"] / row["bytes"]), math.log(row["flops"] / row["ours"]["median"]))  # noqa: E731
+    (x1, y1), (x64, y64) = at["1"], at["64"]
+    (i1, r1), (i64, r64) = log(rows["1"]), log(rows["64"])
+    for label, (x, y) in at.items():
+        intensity, rate = log(rows[label])
+        assert x == pytest.approx(x1 + (x64 - x1) * (intensity - i1) / (i64 - i1), abs=0.2), label
+        assert y == pytest.approx(y1 + (y64 - y1) * (rate - r1) / (r64 - r1), abs=0.2), label
+    said = page.get_by_role("img").first.get_attribute("aria-label")
+    assert "measured: batch 8 took 80 ms" in said
+    assert page.locator(".lc-figure .labcore-note").inner_text() == provenance(run)
+    assert "measured decode step, with its batch" in page.locator(".lc-figure .lc-keys").inner_text()
+    page.get_by_role("combobox", name="Device").select_option("h100-sxm")
+    assert crosses.count() == 0 and page.locator(".lc-figure .labcore-note").count() == 0
 
 
 @pytest.mark.parametrize(("batch", "context"), [(1, 4096), (1, 1), (1024, 1), (150, 200), (32, 2**20)])

@@ -249,7 +249,8 @@ def drawn(calculator, seed, n):
             elif i["kind"] == "model":
                 state[i["id"]] = rng.choice([*facts.model_ids(), *(json.loads(p.read_text()) for p in GOOD)])
             else:
-                known = [c["value"] for c in i["choices"]] if "choices" in i else facts.hardware_ids()
+                brought = [*i.get("devices", {}), *facts.hardware_ids()]
+                known = [c["value"] for c in i["choices"]] if "choices" in i else brought
                 state[i["id"]] = rng.choice(known)
         try:
             environment.environment(calculator.spec["inputs"], state)

@@ -8,6 +8,7 @@ calc.value["results"]["t_step"]     # what the reader's page shows now, in a liv
 from labcore.learn.widgets.base import Widget
 from labcore.learn.widgets.calculator import Calculator, formula_calculator
 from labcore.learn.widgets.kv import kv_calculator
+from labcore.learn.widgets.measured import measured_roofline
 from labcore.learn.widgets.roofline import roofline_explorer
 
-__all__ = ["Calculator", "Widget", "formula_calculator", "kv_calculator", "roofline_explorer"]
+__all__ = ["Calculator", "Widget", "formula_calculator", "kv_calculator", "measured_roofline", "roofline_explorer"]

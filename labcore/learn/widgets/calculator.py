@@ -60,6 +60,18 @@ class Calculator(Widget):
         return (
             f"<p><strong>{html.escape(self.spec['title'])}</strong>: {html.escape(given)}.</p>"
             f"<p>{summary}</p><table><thead><tr><th>result</th><th>value</th></tr></thead><tbody>{rows}</tbody></table>"
+            f"{self._measured()}"
+        )
+
+    def _measured(self) -> str:
+        """The points that were measured on the chosen device, as text, with where they come from."""
+        chosen = [i["devices"].get(i["value"], {}) for i in self.spec["inputs"] if "devices" in i]
+        return "".join(
+            f"<p>{html.escape(one['measured']['title'])}: "
+            + html.escape("; ".join(point["text"] for point in one["measured"]["points"]))
+            + f". {html.escape(one['measured']['provenance'])}</p>"
+            for one in chosen
+            if "measured" in one
         )
 
     def _rows(self, known: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -76,6 +88,8 @@ def _shown(control: Mapping[str, Any]) -> str:
     value = control["value"]
     if "choices" in control:
         return next(c["label"] for c in control["choices"] if c["value"] == value)
+    if control["kind"] == "hardware" and value in control.get("devices", {}):
+        return control["devices"][value]["name"]
     if control["kind"] == "number":
         return text(value / control.get("scale", 1), control.get("unit", "1"))
     return value if isinstance(value, str) else "config.json"

@@ -1,7 +1,7 @@
 """From the state of a calculator's controls to the names its steps use: the Python half of `environment` in js/.
 
 Hardware gives beta and memory; a precision gives b_w and the peak F it runs at on that device; a model gives its
-sizes and the KV bytes of one sequence at the context asked for.
+sizes and the KV bytes of one sequence at the context asked for. A machine that was measured comes with its control.
 """
 
 from __future__ import annotations
@@ -17,6 +17,16 @@ from labcore.facts import Hardware, ModelConfig
 def peak(precision: Mapping[str, Any], device: Hardware) -> float | None:
     """Dense peak FLOP/s at which `precision` computes on `device`: its first listed rate that exists, or None."""
     return next((device.peak[rate] for rate in precision["peaks"] if device.peak.get(rate)), None)
+
+
+def device_of(control: Mapping[str, Any], id: str) -> Hardware:
+    """The device that a hardware control means by `id`: one it brings along under "devices", else one of `facts`.
+
+    Raises InputError as `facts` does.
+    """
+    if (row := control.get("devices", {}).get(id)) is None:
+        return facts.hardware(id)
+    return Hardware(id=id, **{name: value for name, value in row.items() if name != "measured"})
 
 
 def model_config(chosen: str | Mapping[str, Any] | ModelConfig) -> ModelConfig:
@@ -90,19 +100,20 @@ def _parameters(config: ModelConfig) -> int | None:
 def environment(inputs: Sequence[Mapping[str, Any]], state: Mapping[str, Any]) -> dict[str, Any]:
     """Everything a calculator's steps start from, out of the state of its inputs. Raises InputError for bad state."""
     of_kind = lambda *kinds: [i for i in inputs if i["kind"] in kinds]  # noqa: E731
+    device = {i["id"]: device_of(i, state[i["id"]]) for i in of_kind("hardware")}
     known: dict[str, Any] = {i["id"]: _check_number(i, state[i["id"]]) for i in of_kind("number")}
     for i in of_kind("choice"):
         known |= choice_of(i, state[i["id"]])["set"]
     for i in of_kind("hardware"):
-        device = facts.hardware(state[i["id"]])
-        known |= {"beta": device.bandwidth, "memory": device.capacity_bytes}
-        known |= {f"peak_{dtype}": rate for dtype, rate in device.peak.items()}
+        chosen = device[i["id"]]
+        known |= {"beta": chosen.bandwidth, "memory": chosen.capacity_bytes}
+        known |= {f"peak_{dtype}": rate for dtype, rate in chosen.peak.items()}
     for i in of_kind("precision"):
-        device, choice = facts.hardware(state[i["of"]]), choice_of(i, state[i["id"]])
-        rate = peak(choice, device)
+        chosen, choice = device[i["of"]], choice_of(i, state[i["id"]])
+        rate = peak(choice, chosen)
         if rate is None:
-            able = [c["value"] for c in i["choices"] if peak(c, device)]
-            raise InputError(f"{i['id']}={choice['value']!r}: {device.name} has no such rate; it has {', '.join(able)}")
+            able = [c["value"] for c in i["choices"] if peak(c, chosen)]
+            raise InputError(f"{i['id']}={choice['value']!r}: {chosen.name} has no such rate; it has {', '.join(able)}")
         known |= choice["set"] | {"F": rate}
     for i in of_kind("model"):
         known |= of_model(model_config(state[i["id"]]), known)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from labcore.learn.widgets.calculator import Calculator
@@ -164,30 +164,43 @@ def roofline_explorer(
     KV_FORMATS. Counts bytes and FLOPs only: no communication, no launch gaps, and it does not ask whether the model
     fits (kv_calculator does). Raises InputError for an unknown id or a rate the device lacks.
     """
+    device = {"id": "hardware", "kind": "hardware", "label": "Device", "value": hardware}
+    return Calculator(explorer_spec(device, model, precision, kv, batch, context))
+
+
+def explorer_spec(
+    device: Mapping[str, Any],
+    model: str | Mapping[str, Any],
+    precision: str,
+    kv: str,
+    batch: int,
+    context: int,
+    precisions: Sequence[Mapping[str, Any]] = PRECISIONS,
+    kv_formats: Sequence[Mapping[str, Any]] = KV_FORMATS,
+) -> dict[str, Any]:
+    """What a roofline explorer is made of; `device` is its hardware control, the rest as in `roofline_explorer`."""
     controls = [
-        {"id": "hardware", "kind": "hardware", "label": "Device", "value": hardware},
+        device,
         {
             "id": "precision",
             "kind": "precision",
             "label": "Weights",
-            "of": "hardware",
+            "of": device["id"],
             "value": precision,
-            "choices": PRECISIONS,
+            "choices": precisions,
             "hint": "Weight-only formats compute in 16 bits and keep that roof. Only W8A8 and FP4 math raise it.",
         },
-        {"id": "kv", "kind": "choice", "label": "KV cache", "value": kv, "choices": KV_FORMATS},
+        {"id": "kv", "kind": "choice", "label": "KV cache", "value": kv, "choices": kv_formats},
         {"id": "model", "kind": "model", "label": "Model", "value": model},
         whole("B", "Batch", "sequences", batch, 1, 1024),
         whole("L", "Context", "tokens", context, 1, 2**20),
     ]
-    return Calculator(
-        {
-            "title": "Roofline explorer",
-            "about": "One decode step on one device: every sequence of the batch gets one token.",
-            "inputs": controls,
-            "steps": READS + INTENSITIES + CROSSOVERS + TIMES,
-            "summary": SUMMARY,
-            "results": RESULTS,
-            "chart": CHART,
-        }
-    )
+    return {
+        "title": "Roofline explorer",
+        "about": "One decode step on one device: every sequence of the batch gets one token.",
+        "inputs": controls,
+        "steps": READS + INTENSITIES + CROSSOVERS + TIMES,
+        "summary": SUMMARY,
+        "results": RESULTS,
+        "chart": CHART,
+    }

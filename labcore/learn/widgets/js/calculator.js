@@ -7,18 +7,18 @@
   // State → the names the steps use. Order matters: a precision needs its device, a model needs context and KV width.
   function environment(spec, state, model) {
     const env = {};
-    const device = (id) => globalThis.labcoreData.facts.hardware[id];
+    const device = (id) => inputs.device(spec.inputs, id, state);
     const ofKind = (...kinds) => spec.inputs.filter((i) => kinds.includes(i.kind));
     for (const i of ofKind("number")) env[i.id] = state[i.id];
     for (const i of ofKind("choice")) Object.assign(env, i.choices.find((c) => c.value === state[i.id]).set);
     for (const i of ofKind("hardware")) {
-      const { bandwidth, memory_bytes, usable_bytes, peak } = device(state[i.id]);
-      Object.assign(env, { beta: bandwidth, memory: usable_bytes || memory_bytes });
+      const { bandwidth, memory_bytes, usable_bytes, peak, measured } = device(i.id);
+      Object.assign(env, { beta: bandwidth, memory: usable_bytes || memory_bytes, measured });
       for (const [dtype, rate] of Object.entries(peak)) env[`peak_${dtype}`] = rate;
     }
     for (const i of ofKind("precision")) {
       const choice = i.choices.find((c) => c.value === state[i.id]);
-      Object.assign(env, choice.set, { F: inputs.peak(choice, device(state[i.of])) });
+      Object.assign(env, choice.set, { F: inputs.peak(choice, device(i.of)) });
     }
     for (const i of ofKind("model")) Object.assign(env, W.models.environment(model, env));
     return env;
@@ -61,7 +61,7 @@
       figure.replaceChildren(charts[kind](spec.chart, last.env, width, spec.steps, last.given, input && [input.low, input.high]));
     };
     const update = () => {
-      for (const c of Object.values(controls)) if (c.refresh) c.refresh(state());
+      for (const c of Object.values(controls)) if (c.refresh) c.refresh(state(), spec.inputs);
       const now = state();
       const model = Object.values(controls).find((c) => c.model);
       const given = environment(spec, now, model && model.model());

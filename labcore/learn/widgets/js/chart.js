@@ -67,6 +67,7 @@
     square: "M-6-6H6V6H-6Z",
     triangle: "M0-8L7.5 6H-7.5Z",
     diamond: "M0-8L8 0L0 8L-8 0Z",
+    cross: "M-7-4.5L-4.5-7L0-2.5L4.5-7L7-4.5L2.5 0L7 4.5L4.5 7L0 2.5L-4.5 7L-7 4.5L-2.5 0Z",
   };
   // Points differ by shape first, by colour second.
   charts.marker = (shape, x, y, hue, hollow) =>

@@ -100,8 +100,12 @@
 
   inputs.choice = (spec, changed) => inputs.select(spec, changed, spec.choices);
 
+  // A device of the facts, or a measured one that the control brings along.
+  const devices = (spec) => ({ ...spec.devices, ...globalThis.labcoreData.facts.hardware });
+  inputs.device = (all, id, state) => devices(all.find((i) => i.id === id))[state[id]];
+
   inputs.hardware = (spec, changed) => {
-    const known = globalThis.labcoreData.facts.hardware;
+    const known = devices(spec);
     return inputs.select(spec, changed, (spec.choices || Object.keys(known)).map((id) => ({ value: id, label: known[id].name })));
   };
 
@@ -110,8 +114,8 @@
 
   inputs.precision = (spec, changed) => {
     const control = inputs.select(spec, changed, spec.choices);
-    control.refresh = (state) => {
-      const device = globalThis.labcoreData.facts.hardware[state[spec.of]];
+    control.refresh = (state, all) => {
+      const device = inputs.device(all, spec.of, state);
       spec.choices.forEach((choice, i) => {
         const there = inputs.peak(choice, device) > 0;
         control.select.options[i].disabled = !there;

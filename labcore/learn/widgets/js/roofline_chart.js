@@ -22,10 +22,11 @@
       if (F > 0 && !roofs.some((other) => other.F === F)) roofs.push({ ...r, F, main: r === spec.roofs[0] });
     }
     const points = spec.points.filter((p) => env[p.intensity] > 0).map((p) => ({ ...p, I: env[p.intensity] }));
+    const measured = env.measured ? env.measured.points : [];
     const top = Math.max(...roofs.map((r) => r.F));
-    const xs = range(top / beta, points);
+    const xs = range(top / beta, [...points, ...measured]);
     const x = charts.scale(xs[0], xs[1], box.left, box.right, true);
-    const y = charts.scale(xs[0] * beta, top * 2.2, box.bottom, box.top, true);
+    const y = charts.scale(Math.min(xs[0] * beta, ...measured.map((m) => m.rate * 0.6)), top * 2.2, box.bottom, box.top, true);
     const attainable = (I, F) => Math.min(F, I * beta);
 
     const nodes = charts.axes(box, x, y);
@@ -49,13 +50,23 @@
 
     const F = roofs[0].F;
     const placed = points.map((p) => ({ ...p, x: x.clamp(p.I), y: y(attainable(p.I, F)) }));
-    const narrow = width < 480; // too little room beside the points: their names go below
+    const narrow = width < 480 || measured.length > 0; // too little room beside the points: their names go below
     if (!narrow) nodes.push(charts.labels(placed, box, (at) => (at > box.left ? y(attainable(x.invert(at), F)) : box.bottom)));
+    for (const m of measured) {
+      nodes.push(charts.marker("cross", x.clamp(m.I), y(m.rate), m.hue));
+      nodes.push(charts.text(x.clamp(m.I), y(m.rate) + 22, m.label, { "text-anchor": "middle", class: "lc-tick lc-measured" }));
+    }
     for (const p of placed) nodes.push(charts.marker(p.shape, p.x, p.y, p.hue, p.hollow));
     const spoken = points.map((p) => `${p.label} ${number(p.I)} FLOP/B reaches ${ui.format(attainable(p.I, F), "FLOP/s")}`);
-    const label = `Roofline, log axes: ridge at ${number(F / beta)} FLOP/B under ${ui.format(F, "FLOP/s")}. ${spoken.join("; ")}.`;
-    return ui.el("div", {}, charts.root(width, height, label, nodes, "arithmetic intensity (FLOP/B), log", "attainable rate (FLOP/s), log"), narrow ? charts.legend(placed) : null);
+    const label = `Roofline, log axes: ridge at ${number(F / beta)} FLOP/B under ${ui.format(F, "FLOP/s")}. ${[...spoken, ...measured.map((m) => `measured: ${m.text}`)].join("; ")}.`;
+    const keys = [...(narrow ? placed : []), ...crosses(measured)];
+    const source = measured.length ? ui.el("p", { class: "labcore-note" }, env.measured.provenance) : null;
+    return ui.el("div", {}, charts.root(width, height, label, nodes, "arithmetic intensity (FLOP/B), log", "attainable rate (FLOP/s), log"), keys.length ? charts.legend(keys) : null, source);
   };
+
+  // What the crosses are, once for each phase: the number under a cross counts sequences, or tokens of a prompt.
+  const PHASES = { decode: "measured decode step, with its batch", prefill: "measured prefill, with its tokens" };
+  const crosses = (measured) => Object.keys(PHASES).filter((hue) => measured.some((m) => m.hue === hue)).map((hue) => ({ shape: "cross", hue, label: PHASES[hue] }));
 
   const ridgeSide = (at, box) => (at > box.right - 130 ? { "text-anchor": "end", dx: -12, class: "lc-label" } : { class: "lc-label" });
 })(globalThis.labcoreWidgets);
