@@ -100,6 +100,11 @@ class QuantizedStore:
         return self.codes.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the storage: no kernel that reads floats can read this."""
+        return self.codes.dtype
+
+    @property
     def nbytes(self) -> int:
         """Bytes reserved, used or not: codes, scales, zeros, window."""
         return sum(array.nbytes for array in (self.codes, *self.parameters, self.window))
