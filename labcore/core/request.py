@@ -129,7 +129,7 @@ class Request:
     def append_token(self, token_id: int) -> RequestStatus | None:
         """Add one sampled token to the answer; the status it ends with if that was the last, else None."""
         self.all_token_ids.append(token_id)
-        if token_id in self.stop_ids:
+        if token_id in self.stop_ids and self.num_output_tokens >= self.sampling_params.min_tokens:
             return RequestStatus.FINISHED_STOPPED
         if len(self.all_token_ids) >= self.max_total_tokens:
             return RequestStatus.FINISHED_LENGTH_CAPPED

@@ -102,7 +102,9 @@ def check_plan(scheduler: Scheduler, plan: StepPlan) -> None:
         check_row(scheduler, row)
     check_sharing(scheduler, plan)
     idle = [request for request in scheduler.running if request.request_id not in planned]
-    if idle and scheduler.policy.mixes:
+    joined = any(row.request.admitted_step == scheduler.num_steps for row in plan.scheduled)
+    prompts = joined or any(row.num_tokens > row.num_draft_tokens + 1 or not row.wants_token for row in plan.scheduled)
+    if idle and (scheduler.policy.mixes or not prompts):
         raise Violation("S7", f"{idle} run and get no token")
 
 

@@ -78,8 +78,7 @@ class Scheduler:
     def schedule(self) -> StepPlan:
         """Plan one step; counts it as computed. An empty plan means that nothing is unfinished."""
         plan = StepPlan(finished=self._finished)
-        self._finished = []
-        self.num_steps += 1
+        self._finished, self.num_steps = [], self.num_steps + 1
         budget = self.config.max_num_batched_tokens
         if self.policy.mixes:
             budget = self._continue(plan, budget)
@@ -103,7 +102,7 @@ class Scheduler:
         order, index = self.policy.order(self.running), 0
         while index < len(order):
             request = order[index]
-            if not mixes and plan.scheduled and not is_prefill(request):
+            if not mixes and plan.scheduled and is_prefill(plan.scheduled[0].request) and not is_prefill(request):
                 break
             after = len(order) - index - 1  # one token each is theirs
             computed, known = request.num_computed_tokens, len(request.all_token_ids)
@@ -118,8 +117,9 @@ class Scheduler:
             if request.spec_token_ids:
                 del request.spec_token_ids[drafts:]
             table = manager.block_tables[request.request_id]
-            row = ScheduledRequest(request, computed, new, table, first, drafts, computed + new >= known)
-            plan.scheduled.append(row)
+            plan.scheduled.append(
+                ScheduledRequest(request, computed, new, table, first, drafts, computed + new >= known)
+            )
             budget -= new
             index += 1
         return budget

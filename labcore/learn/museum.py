@@ -260,8 +260,8 @@ EXHIBITS = [
         "Every chunk of a new prompt stops all answers for the time that it takes.",
         Scheduler,
         "_continue",
-        "if not mixes and plan.scheduled and not is_prefill(request):",
-        "if plan.scheduled and is_prefill(plan.scheduled[0].request) and not is_prefill(request):",
+        "if not mixes and plan.scheduled",
+        "if plan.scheduled",
         "S7",
     ),
     Exhibit(
