@@ -117,9 +117,8 @@ class Scheduler:
             if request.spec_token_ids:
                 del request.spec_token_ids[drafts:]
             table = manager.block_tables[request.request_id]
-            plan.scheduled.append(
-                ScheduledRequest(request, computed, new, table, first, drafts, computed + new >= known)
-            )
+            wants = computed + new >= known
+            plan.scheduled.append(ScheduledRequest(request, computed, new, table, first, drafts, wants))
             budget -= new
             index += 1
         return budget
@@ -244,9 +243,8 @@ class Scheduler:
         self.finish_requests([row.request.request_id for row in plan.scheduled], RequestStatus.FINISHED_ERROR, error)
 
     def _release_forks(self, parent: Request) -> None:
-        for child in parent.forks:
-            insort(self.waiting, child, key=self.policy.key)
-        parent.forks = []
+        while parent.forks:
+            insort(self.waiting, parent.forks.pop(), key=self.policy.key)
 
     def has_unfinished_requests(self) -> bool:
         return bool(self.requests)
