@@ -79,6 +79,7 @@ class StepPlan:
     4. sample for each row that wants a token.
     """
 
+    step: int = 0  # plans are numbered from 1
     scheduled: list[ScheduledRequest] = field(default_factory=list)
     moves: list[BlockMove] = field(default_factory=list)
     preempted: list[str] = field(default_factory=list)

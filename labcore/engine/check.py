@@ -93,7 +93,8 @@ def check_plan(scheduler: Scheduler, plan: StepPlan) -> None:
         raise Violation("S1", f"the plan counts {plan.num_tokens} tokens, its rows do not")
     if plan.num_tokens > scheduler.config.max_num_batched_tokens:
         raise Violation("S1", f"{plan.num_tokens} tokens; max_num_batched_tokens allows fewer")
-    if not plan.scheduled and scheduler.requests:
+    todo = [request for request in scheduler.running if request.num_tokens_with_spec > request.num_computed_tokens]
+    if not plan.scheduled and (todo or len(scheduler.requests) > len(scheduler.running)):
         raise Violation("S5", "an empty plan, though requests are unfinished")
     planned = {row.request.request_id for row in plan.scheduled}
     if len(planned) != len(plan.scheduled):
@@ -101,7 +102,7 @@ def check_plan(scheduler: Scheduler, plan: StepPlan) -> None:
     for row in plan.scheduled:
         check_row(scheduler, row)
     check_sharing(scheduler, plan)
-    idle = [request for request in scheduler.running if request.request_id not in planned]
+    idle = [request for request in todo if request.request_id not in planned]
     joined = any(row.request.admitted_step == scheduler.num_steps for row in plan.scheduled)
     prompts = joined or any(row.num_tokens > row.num_draft_tokens + 1 or not row.wants_token for row in plan.scheduled)
     if idle and (scheduler.policy.mixes or not prompts):

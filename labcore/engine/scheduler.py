@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from labcore.core.errors import InputError
 from labcore.core.request import Request, RequestStatus
-from labcore.core.step_plan import ScheduledRequest, StepOutput, StepPlan
+from labcore.core.step_plan import Move, ScheduledRequest, StepOutput, StepPlan
 from labcore.engine.config import CacheConfig, SchedulerConfig
 from labcore.engine.policies import POLICIES, is_prefill
 from labcore.kv.manager import KVCacheManager
@@ -75,10 +75,13 @@ class Scheduler:
                 f"{there}; shorten the prompt, lower max_tokens or raise num_blocks"
             )
 
+    def has_unfinished_requests(self) -> bool:
+        return bool(self.requests)
+
     def schedule(self) -> StepPlan:
         """Plan one step; counts it as computed. An empty plan means that nothing is unfinished."""
-        plan = StepPlan(finished=self._finished)
-        self._finished, self.num_steps = [], self.num_steps + 1
+        self.num_steps += 1
+        plan, self._finished = StepPlan(self.num_steps, finished=self._finished), []
         budget = self.config.max_num_batched_tokens
         if self.policy.mixes:
             budget = self._continue(plan, budget)
@@ -101,26 +104,25 @@ class Scheduler:
         limit, lookahead = self.config.long_prefill_token_threshold or budget, self.config.num_lookahead_tokens
         order, index = self.policy.order(self.running), 0
         while index < len(order):
-            request = order[index]
+            request, index = order[index], index + 1
             if not mixes and plan.scheduled and is_prefill(plan.scheduled[0].request) and not is_prefill(request):
                 break
-            after = len(order) - index - 1  # one token each is theirs
             computed, known = request.num_computed_tokens, len(request.all_token_ids)
             new = known + len(request.spec_token_ids) - computed
-            if new > 1:
-                new = min(new, limit, budget - after)
+            if new != 1:
+                new = min(new, limit, budget - len(order) + index)  # one token each is for those after it
+            if new == 0:
+                continue  # its last token is being computed by a plan that has not been answered yet
             drafts = computed + new - known if computed + new > known else 0
-            first = manager.allocate_slots(request, new, (), 0, drafts, lookahead)
-            if first is None:
-                self._preempt(order.pop(), plan)
-                continue
+            while (first := manager.allocate_slots(request, new, (), 0, drafts, lookahead)) is None:
+                self._preempt(victim := order.pop(), plan)
+                if victim is request:
+                    return budget
             if request.spec_token_ids:
                 del request.spec_token_ids[drafts:]
-            table = manager.block_tables[request.request_id]
-            wants = computed + new >= known
+            table, wants = manager.block_tables[request.request_id], computed + new >= known
             plan.scheduled.append(ScheduledRequest(request, computed, new, table, first, drafts, wants))
             budget -= new
-            index += 1
         return budget
 
     def _admit(self, plan: StepPlan, budget: int) -> None:
@@ -182,12 +184,12 @@ class Scheduler:
     def update_from_output(self, plan: StepPlan, output: StepOutput) -> list[tuple[Request, list[int]]]:
         """Take what came of `plan`: each request that got tokens, with those it keeps. Some of them are finished now.
 
-        Requests that ended while the plan ran are passed over.
+        Requests that ended, or were preempted, while the plan ran are passed over.
         """
         advanced = []
         for row in plan.scheduled:
             request = row.request
-            if request.status != RequestStatus.RUNNING:
+            if request.status != RequestStatus.RUNNING or request.admitted_step > plan.step:
                 continue
             name = request.request_id
             if name in output.failed:
@@ -215,9 +217,9 @@ class Scheduler:
                 request.spec_token_ids = output.drafts.get(name, [])[:room]
         return advanced
 
-    def finish_requests(self, request_ids: Iterable[str], status: RequestStatus, error: str | None = None) -> None:
-        """End requests, wherever they are; unknown ids are passed over, for a request may just have ended by itself."""
-        for name in request_ids:
+    def finish_requests(self, names: str | Iterable[str], status: RequestStatus, error: str | None = None) -> None:
+        """End one request or several, wherever they are. Unknown ids are passed over: they may have ended already."""
+        for name in [names] if isinstance(names, str) else names:
             request = self.requests.pop(name, None)
             if request is None:
                 continue
@@ -235,9 +237,10 @@ class Scheduler:
             self._finished.append(name)
 
     def fail_step(self, plan: StepPlan, error: str) -> None:
-        """The forward pass of `plan` raised: end its requests, and trust nothing that it was to write."""
+        """The forward pass of `plan` raised: end its requests, and trust nothing that it was to write or to move."""
         for row in plan.scheduled:
-            self.manager.discard(row.block_ids[min(row.start // self.manager.block_size, row.first_new_block) :])
+            self.manager.discard(row.block_ids[row.start // self.manager.block_size :])
+        self.manager.discard(move.target for move in plan.moves if move.kind is not Move.SWAP_OUT)
         for name in plan.preempted:
             self.host.drop(name)
         self.finish_requests([row.request.request_id for row in plan.scheduled], RequestStatus.FINISHED_ERROR, error)
@@ -245,6 +248,3 @@ class Scheduler:
     def _release_forks(self, parent: Request) -> None:
         while parent.forks:
             insort(self.waiting, parent.forks.pop(), key=self.policy.key)
-
-    def has_unfinished_requests(self) -> bool:
-        return bool(self.requests)

@@ -84,7 +84,9 @@ class KVCacheManager:
         """
         pool, size = self.block_pool, self.block_size
         computed = request.num_computed_tokens + num_new_computed_tokens
-        slots = min(computed + num_new_tokens + num_lookahead_tokens, request.max_total_tokens)
+        slots = computed + num_new_tokens
+        if num_lookahead_tokens:
+            slots = max(slots, min(slots + num_lookahead_tokens, request.max_total_tokens))
         tail = computed // size  # the first block to be written
         table = self.block_tables.get(request.request_id)
         starts = table is None

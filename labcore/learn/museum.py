@@ -293,8 +293,8 @@ EXHIBITS = [
         "Its row stays in the plan and its blocks go to another: two requests write to the same slots.",
         Scheduler,
         "_continue",
-        "self._preempt(order.pop(), plan)",
-        "self._preempt(order.pop(index - 1), plan)",
+        "self._preempt(victim := order.pop(), plan)",
+        "self._preempt(victim := order.pop(index - 2), plan)",
         "S3",
     ),
     Exhibit(

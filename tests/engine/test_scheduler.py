@@ -316,3 +316,33 @@ def test_an_empty_prompt_is_refused():
 def test_a_configuration_that_cannot_work_is_refused(config, message):
     with pytest.raises(InputError, match=message):
         engine(**config)
+
+
+def test_a_plan_may_be_made_before_the_last_is_answered():
+    scheduler = engine(max_num_batched_tokens=8)
+    (a,) = add(scheduler, request("a", 6))
+    first = scheduler.schedule()
+    (b,) = add(scheduler, request("b", [7] * 10))
+    second = scheduler.schedule()  # a has nothing to compute until its token is known
+    assert [row.request for row in second.scheduled] == [b]
+    scheduler.update_from_output(first, StepOutput({"a": [1]}))
+    third = scheduler.schedule()
+    assert {row.request.request_id: (row.start, row.num_tokens) for row in third.scheduled} == {
+        "a": (6, 1),
+        "b": (8, 2),
+    }
+    assert scheduler.update_from_output(second, StepOutput()) == []
+    assert len(scheduler.update_from_output(third, StepOutput({"a": [2], "b": [3]}))) == 2
+    assert a.output_token_ids == [1, 2]
+
+
+def test_the_answer_to_a_plan_from_before_a_preemption_is_passed_over():
+    scheduler = engine(num_blocks=5, caching=False)
+    _, b = add(scheduler, request("a", [1] * 8), request("b", [2] * 7))
+    step(scheduler)
+    late = scheduler.schedule()
+    assert late.preempted == ["b"]
+    scheduler.finish_requests("a", ABORTED)
+    scheduler.schedule()  # b is back
+    late.scheduled[0].request = b  # as if b had been in it
+    assert scheduler.update_from_output(late, StepOutput({"b": [5]})) == [] and b.num_output_tokens == 1
