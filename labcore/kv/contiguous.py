@@ -6,12 +6,14 @@ paging later gets rid of.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from labcore.core.errors import InputError
+from labcore.kernels.cpu.attention import DecodePass, supports
 
 
 def causal_attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -85,6 +87,10 @@ class ContiguousKVCache:
         The result is the `attend` of that pass and knows its positions. InputError, with nothing reserved, when a slot
         would overflow, is named twice, or gets fewer than one token.
         """
+        return Extension(self, self.reserve(new_tokens))
+
+    def reserve(self, new_tokens: Sequence[tuple[int, int]]) -> list[Span]:
+        """Which pass indices and cache positions the tokens that `extend` is given take."""
         spans, begin = [], 0
         for slot, count in new_tokens:
             past = self.lengths[slot]
@@ -97,7 +103,7 @@ class ContiguousKVCache:
             begin += count
         for span in spans:
             self.lengths[span.slot] = span.total
-        return Extension(self, spans)
+        return spans
 
     def truncate(self, slot: int, length: int) -> None:
         """Forget all but the first `length` tokens of `slot`; 0 empties it for another sequence."""
@@ -111,10 +117,22 @@ class Extension:
 
     def __init__(self, cache: ContiguousKVCache, spans: list[Span]):
         self.cache, self.spans = cache, spans
+        self.is_decode = all(span.end - span.begin == 1 for span in spans)
+        self.totals = torch.tensor([span.total for span in spans], device=cache.keys.device)
+
+    @cached_property
+    def decode_pass(self) -> DecodePass | None:
+        """The compiled kernel's view of a pass with one new token per sequence: a slot is a block of its capacity."""
+        if not self.is_decode or not supports(self.cache.keys):
+            return None
+        slots = torch.tensor([[span.slot] for span in self.spans])
+        return DecodePass(self.cache.keys, self.cache.values, slots, self.totals)
 
     @property
     def positions(self) -> Tensor:
         """int64 [tokens]: the position of each token of the pass in its own sequence."""
+        if self.is_decode:
+            return self.totals - 1
         return torch.cat([torch.arange(span.past, span.total) for span in self.spans]).to(self.cache.keys.device)
 
     @property
@@ -124,11 +142,13 @@ class Extension:
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Store k and v [tokens, n_kv_heads, head_dim], return the attention output, shaped like q."""
+        if self.decode_pass is not None:
+            return self.decode_pass(layer, q, k, v)
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
         out = torch.empty_like(q)
         for span in self.spans:
             new = slice(span.begin, span.end)
-            keys, values = self.cache.keys[layer, span.slot], self.cache.values[layer, span.slot]
-            keys[:, span.past : span.total] = k[new].transpose(0, 1)
-            values[:, span.past : span.total] = v[new].transpose(0, 1)
-            out[new] = causal_attention(q[new], keys[:, : span.total], values[:, : span.total])
+            keys[span.slot, :, span.past : span.total] = k[new].transpose(0, 1)
+            values[span.slot, :, span.past : span.total] = v[new].transpose(0, 1)
+            out[new] = causal_attention(q[new], keys[span.slot, :, : span.total], values[span.slot, :, : span.total])
         return out

@@ -15,7 +15,7 @@ from labcore.bench.record import Row, RunBuilder
 from labcore.bench.timing import alternate
 from labcore.kv.contiguous import ContiguousKVCache
 from labcore.model.checkpoints import fetch
-from labcore.model.fast import serve_blocks
+from labcore.model.fast import fast_path
 from labcore.model.llama import Llama
 from labcore.model.loader import load_model, open_checkpoint
 from labcore.model.peers import LlamaCpp, transformers_model
@@ -28,7 +28,8 @@ PROMPT, NEW, LONG_PROMPT = 64, 64, 512
 def models(path) -> tuple[Llama, Llama]:
     """The exact and the fast decoder of one file."""
     checkpoint = open_checkpoint(path)
-    return load_model(checkpoint), load_model(checkpoint, dtype=torch.bfloat16, transform=serve_blocks)
+    transform, dtype = fast_path()
+    return load_model(checkpoint), load_model(checkpoint, dtype=dtype, transform=transform)
 
 
 def new_cache(model: Llama, slots: int, capacity: int) -> ContiguousKVCache:

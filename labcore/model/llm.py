@@ -12,7 +12,7 @@ from labcore.core.errors import InputError
 from labcore.core.sampling_params import SamplingParams
 from labcore.model.chat import Message, render
 from labcore.model.checkpoints import fetch
-from labcore.model.fast import serve_blocks
+from labcore.model.fast import fast_path
 from labcore.model.generate import generate
 from labcore.model.loader import Transform, load_model, open_checkpoint
 from labcore.model.sequence import Sequence
@@ -56,8 +56,8 @@ class LLM:
 
     model: an id such as "smollm2-135m", a GGUF file, a safetensors folder, or a hub id; see `checkpoints.fetch`.
     device: a torch device; None takes a GPU if torch sees one. dtype: "float32" carries every identity check.
-    quantization: None dequantizes every weight; "gguf" computes in bf16 from a GGUF file's own 4-bit blocks, on the
-    CPU (`fast.serve_blocks`). transform: swaps modules while the model is built; see `loader.load_model`.
+    quantization: None dequantizes every weight; "gguf" computes from a GGUF file's own blocks, on the CPU
+    (`fast`). transform: swaps modules while the model is built; see `loader.load_model`.
     """
 
     def __init__(
@@ -79,13 +79,14 @@ class LLM:
                 raise InputError(
                     "quantization='gguf' runs on the CPU and is a transform itself; drop device= and transform="
                 )
-            device, dtype, transform = "cpu", "bfloat16", serve_blocks
+            device = "cpu"
+            transform, loaded_as = fast_path()
+        else:
+            loaded_as = DTYPES[dtype]
         self.device = _device(device)
         checkpoint = open_checkpoint(fetch(model, progress=progress))
         self.tokenizer = checkpoint.tokenizer()
-        self.model = load_model(
-            checkpoint, dtype=DTYPES[dtype], device=self.device, transform=transform, progress=progress
-        )
+        self.model = load_model(checkpoint, dtype=loaded_as, device=self.device, transform=transform, progress=progress)
         self.stats = RunStats()  # of the latest run
 
     def generate(

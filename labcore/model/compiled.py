@@ -1,0 +1,95 @@
+"""The decoder served by compiled kernels: the file's own 4-bit blocks, fp32 activations, four products a layer.
+
+Against the exact path the list of layers is swapped for one module, `CompiledStack`, whose products read the stored
+blocks and fold in the norm, the SwiGLU and the residual addition beside them (`kernels.cpu`). Attention stays the
+`attend` argument of the pass, so every cache works unchanged; if that argument carries a `DecodePass`, the whole step
+is one compiled call.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from labcore.formats.blocks import BlockFormat, dequantize
+from labcore.kernels.cpu.decoder import CompiledLayers
+from labcore.kernels.cpu.linear import FEW_ROWS, BlockLinear
+from labcore.model.fast import plain_gguf, stacked
+from labcore.model.llama import Attend, Llama, rotate
+from labcore.model.loader import Checkpoint, GGUFCheckpoint
+
+
+def serve_blocks(model: Llama, checkpoint: Checkpoint) -> None:
+    """A `loader.load_model` transform, for dtype float32: every product computes from the GGUF file's blocks.
+
+    Needs what `fast.plain_gguf` asks for, in Q4_0, Q4_1 or Q8_0; DataError names another format, InputError says why
+    the kernels cannot run here.
+    """
+    checkpoint = plain_gguf(checkpoint)
+    model.layers = nn.ModuleList([CompiledStack(checkpoint)])
+    raw, format = checkpoint.blocks("embed_tokens.weight")
+    model.embed_tokens = BlockEmbedding(raw, format)
+    model.lm_head = BlockLinear(raw, format)
+
+
+class CompiledStack(nn.Module):
+    """All of `Llama.layers`, each as four products: q, k and v together; output; gate and up together; down."""
+
+    def __init__(self, checkpoint: GGUFCheckpoint):
+        super().__init__()
+        config = checkpoint.config
+        self.n_heads, self.n_kv_heads = config.n_heads, config.n_kv_heads
+        self.products = nn.ModuleList(products(checkpoint, i) for i in range(config.n_layers))
+        self.layers = CompiledLayers([tuple(four) for four in self.products])
+
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        if len(x) > FEW_ROWS and self.products[0][0].packed is not None:
+            return self._many_rows(x, rotation, attend)
+        if (decode := getattr(attend, "decode_pass", None)) is not None:
+            self.layers.decode_step(decode, self.n_heads, x, *rotation)
+            return x
+        n, n_kv = self.n_heads, self.n_kv_heads
+        for i in range(self.layers.count):
+            heads = self.layers.before_attention(i, x, *rotation, n_turned=n + n_kv)
+            attended = attend(i, heads[:, :n], heads[:, n : n + n_kv], heads[:, n + n_kv :])
+            self.layers.after_attention(i, attended, x)
+        return x
+
+    def _many_rows(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        """The same in torch, whose packed bf16 products win where the CPU has instructions for them."""
+        n, n_kv = self.n_heads, self.n_kv_heads
+        for i, (qkv, output, gate_up, down) in enumerate(self.products):
+            q, k, v = qkv(x).unflatten(-1, (n + 2 * n_kv, -1)).split((n, n_kv, n_kv), dim=1)
+            x = x + output(attend(i, rotate(q, rotation), rotate(k, rotation), v).flatten(-2))
+            x = x + down(gate_up(x))
+        return x
+
+
+def products(checkpoint: GGUFCheckpoint, index: int) -> nn.ModuleList:
+    """The four products of layer `index`, with the norms and the SwiGLU that stand before them."""
+    layer, eps = f"layers.{index}", checkpoint.config.norm_eps
+    before, between = (
+        {"norm": checkpoint.tensor(f"{layer}.{name}_layernorm.weight"), "eps": eps}
+        for name in ("input", "post_attention")
+    )
+    qkv = (f"{layer}.self_attn.{name}_proj.weight" for name in "qkv")
+    gate_up = (f"{layer}.mlp.{name}_proj.weight" for name in ("gate", "up"))
+    return nn.ModuleList(
+        [
+            BlockLinear(*stacked(checkpoint, *qkv), **before),
+            BlockLinear(*checkpoint.blocks(f"{layer}.self_attn.o_proj.weight")),
+            BlockLinear(*stacked(checkpoint, *gate_up), **between),
+            BlockLinear(*checkpoint.blocks(f"{layer}.mlp.down_proj.weight"), gated=True),
+        ]
+    )
+
+
+class BlockEmbedding(nn.Module):
+    """Rows of a table that stays in the file's blocks; only the rows of a pass are dequantized."""
+
+    def __init__(self, raw: np.ndarray, format: BlockFormat):
+        super().__init__()
+        self.raw, self.format = raw, format
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """token_ids: int64 [tokens]; returns fp32 [tokens, hidden]."""
+        return torch.from_numpy(dequantize(self.raw[token_ids.numpy()], self.format))
