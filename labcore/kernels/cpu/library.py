@@ -40,7 +40,8 @@ class DecodePassLayout(ctypes.Structure):
         ("keys", POINTER), ("values", POINTER), ("blocks", POINTER), ("lengths", POINTER),
         ("sequences", LONG), ("max_blocks", LONG), ("longest", LONG),
         ("kv_heads", LONG), ("group", LONG), ("size", LONG), ("block_size", LONG),
-        ("layer_stride", LONG), ("block_stride", LONG), ("token_stride", LONG), ("head_stride", LONG), ("scale", ctypes.c_float),
+        ("layer_stride", LONG), ("block_stride", LONG), ("token_stride", LONG), ("head_stride", LONG),
+        ("scale", ctypes.c_float),
     )  # fmt: skip
 
 
