@@ -42,7 +42,11 @@ class SDPAAttention:
                 self.chunks.append(self._chunk(request, begin, end, length))
             else:
                 rows += [(length - end + 1 + token, request, token) for token in range(begin, end)]
-        self.groups = [self._group(*torch.tensor(group, device=device).unbind(1)) for group in similar(rows, shape)]
+        self.groups = [self._group(*torch.tensor(group, device=device).unbind(1)) for group in self._grouped(rows)]
+
+    def _grouped(self, rows: list[tuple[int, int, int]]) -> list[list[tuple[int, int, int]]]:
+        """Rows (keys up to the query's own, request, place in the pass) in groups that are attended to at once."""
+        return similar(rows, self.shape)
 
     def _group(self, lengths: Tensor, requests: Tensor, tokens: Tensor) -> tuple:
         """The places in the pass of a group of rows, and what `_attend_rows` needs to know about it.

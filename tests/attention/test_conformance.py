@@ -10,13 +10,17 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from labcore.attention.compiled import CompiledAttention  # noqa: E402
 from labcore.attention.csr import CSRAttention  # noqa: E402
 from labcore.attention.metadata import AttentionMetadata, AttentionShape  # noqa: E402
 from labcore.attention.reference import ReferenceAttention  # noqa: E402
 from labcore.attention.sdpa import FEW_QUERIES, PADDING, SDPAAttention, similar  # noqa: E402
+from labcore.attention.select import fastest  # noqa: E402
+from labcore.kernels.cpu.attention import supports  # noqa: E402
 
-BACKENDS = [SDPAAttention, CSRAttention]
-DIM = 8
+DIM = 16
+COMPILED = [CompiledAttention] if supports(torch.empty(1, DIM)) else []  # without a C compiler there is none to test
+BACKENDS = [SDPAAttention, CSRAttention, *COMPILED]
 
 
 def step(requests, *, block_size=4, n_heads=6, n_kv_heads=2, window=None, seed=0, dtype=torch.float32):
@@ -74,6 +78,7 @@ def requests(draw):
 @example(requests=[(n, n) for n in (3, 4, 5, 15, 16, 17)], block_size=4, heads=(6, 2), window=None, seed=0)
 @example(requests=[(12, 17), (1, 30), (9, 9)], block_size=4, heads=(6, 2), window=5, seed=0)
 def test_every_backend_is_the_reference(backend, requests, block_size, heads, window, seed):
+    window = None if backend is CompiledAttention else window
     options = {"block_size": block_size, "n_heads": heads[0], "n_kv_heads": heads[1], "window": window, "seed": seed}
     found, expected = both(backend, requests, **options)
     assert not expected.isnan().any()
@@ -118,15 +123,16 @@ def test_queries_in_another_type_than_the_cache_come_back_in_their_own():
     torch.testing.assert_close(found.float(), expected, rtol=0.01, atol=0.01)
 
 
-def test_a_decoding_request_has_the_same_bits_in_any_company():
+@pytest.mark.parametrize("backend", [CSRAttention, *COMPILED])
+def test_a_decoding_request_has_the_same_bits_in_any_company(backend):
     shape, metadata, q, *caches = step([(1, length) for length in (37, 5, 120, 38, 300, 64)], block_size=16)
-    together = CSRAttention(metadata, shape)(q, *caches)
+    together = backend(metadata, shape)(q, *caches)
     for i, length in enumerate(metadata.seq_lens.tolist()):
         alone = AttentionMetadata(
             torch.tensor([0, 1]), metadata.seq_lens[i : i + 1], metadata.block_table[i : i + 1],
             metadata.slot_mapping[i : i + 1], 1, length,
         )  # fmt: skip
-        assert torch.equal(CSRAttention(alone, shape)(q[i : i + 1], *caches)[0], together[i])
+        assert torch.equal(backend(alone, shape)(q[i : i + 1], *caches)[0], together[i])
 
 
 def test_nan_in_one_request_stays_there():
@@ -146,3 +152,11 @@ def test_groups_hold_every_row_once_and_little_padding(lengths, window):
     for group in groups:
         seen = [min(length, window or length) for length, _ in group]
         assert sum(max(seen) - one for one in seen) <= PADDING
+
+
+def test_the_choice_of_a_backend_follows_the_cache():
+    cache = torch.empty(2, 2, DIM)
+    assert fastest(cache) is (CompiledAttention if COMPILED else CSRAttention)
+    assert fastest(cache, window=4) is CSRAttention
+    assert fastest(torch.empty(2, 2, 12)) is CSRAttention
+    assert fastest(cache.bfloat16()) is SDPAAttention
