@@ -8,7 +8,7 @@ After vLLM 0.9.2, vllm/v1/core/block_pool.py; blocks without a hash are reused f
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from labcore.core.errors import InputError
 
@@ -22,31 +22,29 @@ class KVCacheBlock:
     block_id: int
     ref_cnt: int = 0
     block_hash: bytes | None = None
-    prev_free_block: KVCacheBlock | None = None
-    next_free_block: KVCacheBlock | None = None
+    prev_free_block: KVCacheBlock | None = field(default=None, repr=False)
+    next_free_block: KVCacheBlock | None = field(default=None, repr=False)
 
 
 class FreeBlockQueue:
-    """Free blocks in the order of reuse, as a doubly linked list through the blocks themselves: every operation O(1),
-    also the removal from the middle that a prefix hit needs, and none allocates an object.
+    """Free blocks in the order of reuse: those without a hash, then hashed ones, each by the time they were freed.
 
-    The order: blocks without a hash, then hashed ones, each part by the time it was freed. `_border` stands between.
-    """
+    Two rings through the blocks themselves: O(1) also for the removal from the middle that a prefix hit needs."""
 
     def __init__(self, blocks: Iterable[KVCacheBlock]):
         self.num_free_blocks = 0
-        self._head, self._border, self._tail = (KVCacheBlock(-1) for _ in range(3))  # so no case lacks a neighbour
-        self._head.next_free_block, self._border.prev_free_block = self._border, self._head
-        self._border.next_free_block, self._tail.prev_free_block = self._tail, self._border
+        self._plain, self._hashed = self._rings = KVCacheBlock(-1), KVCacheBlock(-1)  # where the rings begin and end
+        for ring in self._rings:
+            ring.prev_free_block = ring.next_free_block = ring
         for block in blocks:
             self.append(block)
 
     def append(self, block: KVCacheBlock) -> None:
-        """Put `block` last in its part."""
-        after = self._border if block.block_hash is None else self._tail
-        before = after.prev_free_block
-        before.next_free_block, block.prev_free_block = block, before
-        block.next_free_block, after.prev_free_block = after, block
+        """Put `block` last in its ring."""
+        ring = self._plain if block.block_hash is None else self._hashed
+        last = ring.prev_free_block
+        last.next_free_block, block.prev_free_block = block, last
+        block.next_free_block, ring.prev_free_block = ring, block
         self.num_free_blocks += 1
 
     def remove(self, block: KVCacheBlock) -> None:
@@ -58,29 +56,28 @@ class FreeBlockQueue:
 
     def popleft(self) -> KVCacheBlock:
         """Take out the block to reuse first. Raises InputError when none is free."""
-        block = next(iter(self), None)
-        if block is None:
-            raise InputError("no block is free")
-        self.remove(block)
-        return block
+        for block in self:
+            self.remove(block)
+            return block
+        raise InputError("no block is free")
 
     def __iter__(self) -> Iterator[KVCacheBlock]:
-        block = self._head.next_free_block
-        while block is not self._tail:
-            if block is not self._border:
+        for ring in self._rings:
+            block = ring.next_free_block
+            while block is not ring:
                 yield block
-            block = block.next_free_block
+                block = block.next_free_block
 
 
 class BlockPool:
     """All blocks: `num_blocks` of them, block 0 being the null block.
 
-    cached: hash -> ids of the blocks that hold those tokens, oldest first. Requests that compute the same block at the
-    same time each keep their own copy: a table that has been handed out is never rewritten.
-    """
+    cached: hash -> ids of the blocks that hold those tokens, oldest first. Requests that compute equal blocks at the
+    same time keep one each: a table that has been handed out is never rewritten."""
 
     def __init__(self, num_blocks: int):
         self.blocks = [KVCacheBlock(number) for number in range(num_blocks)]
+        self.num_usable_blocks = num_blocks - 1
         self.free_queue = FreeBlockQueue(self.blocks[NULL_BLOCK + 1 :])
         self.cached: dict[bytes, dict[int, None]] = {}
 
@@ -88,12 +85,8 @@ class BlockPool:
     def num_free_blocks(self) -> int:
         return self.free_queue.num_free_blocks
 
-    @property
-    def num_usable_blocks(self) -> int:
-        return len(self.blocks) - 1
-
     def is_free(self, number: int) -> bool:
-        """True if nobody holds `number` (and it could be reused)."""
+        """True if nobody holds `number`."""
         return number != NULL_BLOCK and self.blocks[number].ref_cnt == 0
 
     def get_cached_block(self, block_hash: bytes) -> int | None:
@@ -106,32 +99,28 @@ class BlockPool:
             raise InputError(f"cannot take {count} blocks: {self.num_free_blocks} are free")
         taken = [self.free_queue.popleft() for _ in range(count)]
         for block in taken:
-            self._evict(block)
             block.ref_cnt = 1
+            self.forget(block.block_id)
         return [block.block_id for block in taken]
 
     def touch(self, block_ids: Iterable[int]) -> None:
         """Add one holder to each block; a free one leaves the queue with its contents."""
         for number in block_ids:
-            block = self.blocks[number]
-            if number != NULL_BLOCK:
-                if block.ref_cnt == 0:
-                    self.free_queue.remove(block)
-                block.ref_cnt += 1
+            if self.is_free(number):
+                self.free_queue.remove(self.blocks[number])
+            self.blocks[number].ref_cnt += number != NULL_BLOCK
 
     def free_blocks(self, block_ids: Iterable[int]) -> None:
-        """Take one holder from each block, in the order in which they should be reused: a chain's tail first.
-
-        Raises RuntimeError for a block that nobody holds.
-        """
+        """Take one holder from each block, first what should be reused first. RuntimeError for one without a holder."""
         for number in block_ids:
-            if number != NULL_BLOCK:
-                block = self.blocks[number]
-                if block.ref_cnt == 0:
-                    raise RuntimeError(f"block {number} is freed twice")
-                block.ref_cnt -= 1
-                if block.ref_cnt == 0:
-                    self.free_queue.append(block)
+            block = self.blocks[number]
+            if number == NULL_BLOCK:
+                continue
+            if block.ref_cnt == 0:
+                raise RuntimeError(f"block {number} is freed twice")
+            block.ref_cnt -= 1
+            if block.ref_cnt == 0:
+                self.free_queue.append(block)
 
     def cache_block(self, number: int, block_hash: bytes) -> None:
         """Let the prefix cache find `number`, which holds, or after this step will hold, a full block."""
@@ -140,20 +129,16 @@ class BlockPool:
 
     def forget(self, number: int) -> None:
         """Let the prefix cache find `number` no more, whoever holds it; a free one joins those to reuse first."""
-        block, free = self.blocks[number], self.is_free(number)
-        if free:
-            self.free_queue.remove(block)
-        self._evict(block)
-        if free:
-            self.free_queue.append(block)
-
-    def _evict(self, block: KVCacheBlock) -> None:
+        block = self.blocks[number]
         if block.block_hash is not None:
             same = self.cached[block.block_hash]
-            del same[block.block_id]
+            del same[number]
             if not same:
                 del self.cached[block.block_hash]
             block.block_hash = None
+            if self.is_free(number):
+                self.free_queue.remove(block)
+                self.free_queue.append(block)
 
     def reset_prefix_cache(self) -> bool:
         """Forget every block's contents, as after new weights. False, and nothing changes, while any is in use."""

@@ -190,7 +190,7 @@ EXHIBITS = [
         "prefix was given a block full of someone else's tokens.",
         BlockPool,
         "get_new_blocks",
-        "self._evict(block)",
+        "self.forget(block.block_id)",
         "pass",
         "A5",
     ),

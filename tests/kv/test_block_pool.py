@@ -74,9 +74,6 @@ class PoolMachine(RuleBasedStateMachine):
         if block in self.cached:
             self.cached.remove(block)
             self.plain.append(block)
-        elif block in self.plain:  # freed again: last among its equals
-            self.plain.remove(block)
-            self.plain.append(block)
 
     @precondition(lambda self: any(count == 0 for count in self.holders.values()))
     @rule(data=st.data())
