@@ -15,12 +15,9 @@ import torch
 from torch import Tensor
 
 from labcore.core.errors import InputError
-from labcore.core.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from labcore.sampling.sampler import SamplingRow
-
-UNCHANGED = SamplingParams()
 
 
 def adjusts(row: SamplingRow) -> bool:
@@ -30,7 +27,7 @@ def adjusts(row: SamplingRow) -> bool:
         params.presence_penalty != 0
         or params.frequency_penalty != 0
         or params.repetition_penalty != 1
-        or len(row.output_ids) < params.min_tokens
+        or row.num_output_tokens < params.min_tokens
         or bool(params.logit_bias or params.bad_words or params.allowed_token_ids or params.logits_processors)
     )
 
@@ -65,7 +62,7 @@ def ends_bad_word(row: SamplingRow) -> list[int]:
 
 def too_early(row: SamplingRow) -> frozenset[int]:
     """Tokens that would end an answer that is too short."""
-    return row.stop_ids if len(row.output_ids) < row.params.min_tokens else frozenset()
+    return row.stop_ids if row.num_output_tokens < row.params.min_tokens else frozenset()
 
 
 def penalize(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
@@ -74,7 +71,7 @@ def penalize(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
     of = lambda name: torch.tensor([getattr(row.params, name) for row in rows], device=device)  # noqa: E731
     repetition = of("repetition_penalty")
     if (repetition != 1).any():
-        seen, _ = _occurrences([(*row.prompt_ids, *row.output_ids) for row in rows], logits)
+        seen, _ = _occurrences([row.token_ids for row in rows], logits)
         values, factor = flat[seen], repetition[seen // logits.shape[1]]
         flat[seen] = torch.where(values > 0, values / factor, values * factor)
     frequency, presence = of("frequency_penalty"), of("presence_penalty")
@@ -93,7 +90,7 @@ def _occurrences(texts: Sequence[Sequence[int]], logits: Tensor) -> tuple[Tensor
 
 
 def _processed(process, row: SamplingRow, logits: Tensor) -> Tensor:
-    result = process(list(row.output_ids), logits)
+    result = process(row.output_ids, logits)
     if not isinstance(result, Tensor) or result.shape != logits.shape:
         raise InputError(f"a logits processor returned {type(result).__name__}; it must return logits [vocab]")
     return result

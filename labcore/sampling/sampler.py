@@ -21,14 +21,23 @@ from labcore.sampling.truncation import truncate
 
 @dataclass(slots=True)
 class SamplingRow:
-    """What a row of logits belongs to. prompt_ids and output_ids: the tokens before it; stop_ids: those that would end
-    the answer; generator: the request's own stream of random numbers, None if it is greedy."""
+    """What a row of logits belongs to. token_ids: the prompt's num_prompt_tokens and the answer before this row;
+    stop_ids: tokens that would end the answer; generator: the request's own random numbers, None if it is greedy."""
 
     params: SamplingParams
-    prompt_ids: Sequence[int]
-    output_ids: Sequence[int]
+    token_ids: list[int]
+    num_prompt_tokens: int
     stop_ids: frozenset[int] = frozenset()
     generator: torch.Generator | None = None
+
+    @property
+    def num_output_tokens(self) -> int:
+        return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def output_ids(self) -> list[int]:
+        """The answer so far; a copy."""
+        return self.token_ids[self.num_prompt_tokens :]
 
 
 @dataclass(slots=True)

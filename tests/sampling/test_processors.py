@@ -22,7 +22,7 @@ def random_logits(rows: int, seed: int) -> "torch.Tensor":
 
 
 def adjusted(logits, output_ids=(), prompt_ids=(), stop_ids=(), **options):
-    row = SamplingRow(SamplingParams(**options), list(prompt_ids), list(output_ids), frozenset(stop_ids))
+    row = SamplingRow(SamplingParams(**options), [*prompt_ids, *output_ids], len(prompt_ids), frozenset(stop_ids))
     return adjust(logits[None].clone(), [row])[0]
 
 
@@ -123,7 +123,7 @@ def options(draw):
 @settings(max_examples=60)
 @given(st.lists(options(), min_size=1, max_size=5))
 def test_every_row_is_adjusted_as_it_would_be_alone(batch):
-    rows = [SamplingRow(one.params, one.prompt, one.output, frozenset({7})) for one in batch]
+    rows = [SamplingRow(one.params, one.prompt + one.output, len(one.prompt), frozenset({7})) for one in batch]
     logits = random_logits(len(rows), 5)
     together = adjust(logits.clone(), rows)
     for i, row in enumerate(rows):

@@ -13,7 +13,7 @@ from labcore.sampling.truncation import truncate  # noqa: E402
 
 
 def row(params: SamplingParams, output_ids=(), prompt_ids=(), stop_ids=()) -> SamplingRow:
-    return SamplingRow(params, list(prompt_ids), list(output_ids), frozenset(stop_ids), new_generator(params))
+    return SamplingRow(params, [*prompt_ids, *output_ids], len(prompt_ids), frozenset(stop_ids), new_generator(params))
 
 
 def random_logits(rows: int, vocab: int, seed: int = 0):
@@ -86,7 +86,7 @@ def test_random_draws_follow_the_distribution():
     """20,000 draws against the exact probabilities, chi-squared with 5 degrees of freedom (p = 1e-6 at 38)."""
     logits, params, n = random_logits(1, 6, 1), SamplingParams(temperature=0.8, seed=7), 20_000
     generator = new_generator(params)
-    rows = [SamplingRow(params, [], [], generator=generator)] * 50
+    rows = [SamplingRow(params, [], 0, generator=generator)] * 50
     tokens = [one.token_id for _ in range(n // 50) for one in sample(logits.expand(50, -1), rows)]
     counts, expected = torch.bincount(torch.tensor(tokens), minlength=6), (logits[0] / 0.8).softmax(0) * n
     assert ((counts - expected) ** 2 / expected).sum() < 38
@@ -154,7 +154,7 @@ def test_a_row_never_depends_on_its_batch(params, seed, order):
             order.shuffle(members)
             for i, one in zip(members, sample(step[members], [rows[i] for i in members]), strict=True):
                 said[i].append((one.token_id, one.logprobs))
-                rows[i].output_ids.append(one.token_id)
+                rows[i].token_ids.append(one.token_id)
         return said
 
     together = run(list(range(len(params))))
