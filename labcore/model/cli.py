@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, help="makes a sampled answer reproducible")
     parser.add_argument("--stop", action="append", default=[], help="end the answer before this text; may be repeated")
-    parser.add_argument("--quantization", choices=["gguf"], help="gguf: bf16 from the file's own 4-bit blocks, faster")
+    parser.add_argument("--quantization", choices=["gguf"], help="gguf: compute from the file's own 4-bit blocks, faster")
     parser.add_argument("--device", help="a torch device; default is the GPU if there is one, else the CPU")
     parser.add_argument("--threads", type=int, help="torch threads")
     parser.add_argument(

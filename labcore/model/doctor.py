@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from labcore.bench.doctor import Finding
 from labcore.core.errors import InputError
 from labcore.core.files import sha256
+from labcore.kernels.cpu.library import why_unavailable
 from labcore.model.checkpoints import WHEELS, cached_path
 
 NAME = "smollm2-135m"
@@ -12,7 +13,8 @@ QUESTION, ANSWER = "The capital of France is", " Paris"
 
 
 def findings() -> Iterator[Finding]:
-    """The checkpoint in the cache, its hash, and one greedy token computed with it. Downloads nothing."""
+    """The compiled kernels; the checkpoint in the cache, its hash, one greedy token from it. Downloads nothing."""
+    yield _kernels()
     path = cached_path(NAME)
     if not path.is_file():
         size = WHEELS[NAME].wheel_bytes / 1e6
@@ -25,6 +27,12 @@ def findings() -> Iterator[Finding]:
         return
     yield Finding("model", f"{NAME}, whole, {path}")
     yield _answers(path)
+
+
+def _kernels() -> Finding:
+    if (why := why_unavailable()) is None:
+        return Finding("cpu kernels", "compiled for this machine; quantization='gguf' uses them")
+    return Finding("cpu kernels", f"torch's are used: {why}", "apt-get install gcc, on x86-64 Linux with AVX2")
 
 
 def _answers(path) -> Finding:

@@ -57,12 +57,13 @@ def test_doctor_finds_the_model_whole_and_answering(smollm2_path):
 
 def test_doctor_tells_how_to_get_what_is_missing_or_damaged(tmp_path, monkeypatch):
     monkeypatch.setenv("LABCORE_CACHE", str(tmp_path))
-    (absent,) = doctor.findings()
+    kernels, absent = doctor.findings()
+    assert kernels.subject == "cpu kernels"
     assert "not in the cache (93 MB" in absent.detail and absent.fix == 'labcore generate "Hello"'
     path = doctor.cached_path(doctor.NAME)
     path.parent.mkdir(parents=True)
     path.write_bytes(b"GGUF")
-    (damaged,) = doctor.findings()
+    _, damaged = doctor.findings()
     assert "is damaged" in damaged.detail and damaged.fix.startswith(f"rm '{path}'")
 
 
