@@ -176,6 +176,17 @@ declare(
 )
 
 declare(
+    "kv.latent_bytes_per_token",
+    "KV bytes a token of a cache of low rank",
+    r"\kappa_{\mathrm{lr}}",
+    n_layers * d_c * b_kv,
+    "B/token",
+    source="MHA2MLA, arXiv:2502.14837, section 3: one latent a layer for the keys and values of all heads",
+    doc="Keys are rotated after they are made again from the latent, so there is no RoPE key beside it.",
+    rises="n_layers d_c b_kv",
+)
+
+declare(
     "kv.mla_uncompressed_bytes_per_token",
     "KV bytes a token if MLA's heads were cached expanded",
     r"\kappa_{\mathrm{mha}}",

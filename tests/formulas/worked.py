@@ -167,6 +167,7 @@ WORKED = [
     ),
     worked("163,840 B/token", "kv.cla_bytes_per_token", HEADS_70B, n_share=2),
     worked("70,272 B/token", "kv.mla_bytes_per_token", n_layers=61, d_c=512, d_R=64, b_kv=2),
+    worked("23,040 B/token", "kv.latent_bytes_per_token", n_layers=30, d_c=192, b_kv=4),
     worked("0.288 GB", "kv.bytes", B=1, L=4096, kappa=70_272),
     worked(
         "4,997,120 B/token",  # 71.1 times 70,272

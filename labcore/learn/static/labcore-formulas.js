@@ -162,6 +162,8 @@
     ({ n_layers, n_share, n_kv, d_h, b_kv }) => 2*b_kv*d_h*n_kv*Math.ceil(n_layers/n_share));
   define("kv.mla_bytes_per_token", "KV bytes a token of multi-head latent attention", "B/token", "n_layers d_c d_R b_kv",
     ({ n_layers, d_c, d_R, b_kv }) => b_kv*n_layers*(d_R + d_c));
+  define("kv.latent_bytes_per_token", "KV bytes a token of a cache of low rank", "B/token", "n_layers d_c b_kv",
+    ({ n_layers, d_c, b_kv }) => b_kv*d_c*n_layers);
   define("kv.mla_uncompressed_bytes_per_token", "KV bytes a token if MLA's heads were cached expanded", "B/token", "n_layers n_q d_h d_R b_kv",
     ({ n_layers, n_q, d_h, d_R, b_kv }) => b_kv*n_layers*n_q*(d_R + 2*d_h));
   define("kv.sparse_read_fraction", "Share of the cache that query-aware sparse attention reads", "1", "S n_keep L",
