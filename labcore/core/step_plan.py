@@ -93,8 +93,9 @@ class StepOutput:
 
     sampled: for each row that wanted a token, the accepted drafts followed by the one sampled token (so 1 to
     num_draft_tokens + 1 ids; more drafts rejected, fewer ids). logprobs: for each sampled id of a request that asked,
-    token id -> its Logprob (labcore.sampling). drafts: proposals for the request's next step, optional. failed: one sentence for each request whose row could not be finished (its sampler raised); the others go on. If the
-    whole forward pass raised there is no StepOutput: call scheduler.fail_step(plan, reason).
+    token id -> its Logprob (labcore.sampling). drafts: proposals for the request's next step, optional. failed: one
+    sentence for each request whose row could not be finished (its sampler raised); the others go on. If the whole
+    forward pass raised there is no StepOutput: call scheduler.fail_step(plan, reason).
     """
 
     sampled: dict[str, list[int]] = field(default_factory=dict)
