@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 import signal
@@ -304,6 +305,35 @@ def test_the_starter_counts_as_not_attempted_until_it_is_edited():
     assert verdict(broken_waste, starter=broken_waste).state == NOT_ATTEMPTED
     assert verdict(pasted, starter=broken_waste).state == NOT_ATTEMPTED
     assert verdict(edited, starter=broken_waste).state == FAILED
+
+
+def broken_with_a_function_inside(lengths, block_size):
+    """It has an error."""
+    reserved = []
+    for length in lengths:
+
+        def up(n, length=length):
+            return (length // n + 1) * n
+
+        reserved.append(up(block_size))
+    return float(np.mean(reserved - lengths))
+
+
+def test_a_starter_is_recognised_by_its_text_in_another_file(tmp_path):
+    """Where np is not imported in the same file, and there is a function inside, its bytecode is not the same."""
+    text = inspect.getsource(broken_with_a_function_inside).replace('    """It has an error."""\n', "")
+
+    def cell(text: str, name: str):
+        path = tmp_path / name
+        path.write_text(f"# a cell\n{text}")
+        space = {"np": np}
+        exec(compile(path.read_text(), path, "exec"), space)
+        return space["broken_with_a_function_inside"]
+
+    starter = {"starter": broken_with_a_function_inside}
+    assert verdict(cell(text, "pasted.py"), **starter).state == NOT_ATTEMPTED
+    assert verdict(cell(text.replace("n + 1", "n + 2"), "edited.py"), **starter).state == FAILED
+    assert verdict(lambda lengths, block_size: 0.0, **starter).state == FAILED
 
 
 def test_an_exercise_may_work_in_place():
