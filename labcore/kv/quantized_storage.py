@@ -78,6 +78,9 @@ class QuantizedKVStorage(KVStorage):
 
         return replace(metadata, block_table=renamed[1:].view(table.shape).to(table.dtype)), shape, read
 
+    def decode_pass(self, metadata: AttentionMetadata) -> None:
+        """The compiled kernel reads numbers, not codes."""
+
     def _dequantized(self, scheme: Scheme, arrays: Sequence[Tensor], layer: int, blocks: Tensor) -> Tensor:
         """[blocks, block_size, n_kv_heads, head_dim], the first of them zeros."""
         size = self.shape.head_dim

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from labcore.attention.metadata import AttentionMetadata, AttentionShape
 from labcore.core.step_plan import BlockMove, Move
+from labcore.kernels.cpu.attention import DecodePass, supports
 
 Read = Callable[[int], tuple[Tensor, Tensor]]
 
@@ -31,7 +32,7 @@ class KVStorage:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ):
-        self.shape = shape
+        self.shape, self.dtype = shape, dtype
         block = shape.block_size, shape.n_kv_heads, shape.head_dim
         self.keys, self.values = (
             torch.empty(n_layers, shape.num_blocks, *block, dtype=dtype, device=device) for _ in range(2)
@@ -59,6 +60,13 @@ class KVStorage:
         """What attention reads in a step: read(layer) gives the key and the value cache [num_blocks, block_size,
         n_kv_heads, head_dim] that the returned metadata and shape are about. Here that is everything, and no copy."""
         return metadata, self.shape, lambda layer: (self.keys[layer], self.values[layer])
+
+    def decode_pass(self, metadata: AttentionMetadata) -> DecodePass | None:
+        """The compiled kernel that stores and attends in a step with one new token per request; None if it cannot."""
+        if metadata.max_query_len > 1 or self.shape.window is not None or not supports(self.keys):
+            return None
+        caches = (cache.transpose(2, 3) for cache in (self.keys, self.values))
+        return DecodePass(*caches, metadata.block_table.long(), metadata.seq_lens.long())
 
     def move(self, moves: Iterable[BlockMove]) -> None:
         """Carry out whole-block copies, one after the other: a later one may overwrite what an earlier one read."""

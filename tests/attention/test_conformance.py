@@ -4,6 +4,8 @@ Every slot that no token of the step attends to holds NaN, except for block 0, w
 a stale slot, even to multiply it by zero, is found.
 """
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -155,8 +157,8 @@ def test_groups_hold_every_row_once_and_little_padding(lengths, window):
 
 
 def test_the_choice_of_a_backend_follows_the_cache():
-    cache = torch.empty(2, 2, DIM)
-    assert fastest(cache) is (CompiledAttention if COMPILED else CSRAttention)
-    assert fastest(cache, window=4) is CSRAttention
-    assert fastest(torch.empty(2, 2, 12)) is CSRAttention
-    assert fastest(cache.bfloat16()) is SDPAAttention
+    shape, cpu = AttentionShape(2, 2, DIM, 4, 4), torch.device("cpu")
+    assert fastest(shape, torch.float32, cpu) is (CompiledAttention if COMPILED else CSRAttention)
+    assert fastest(replace(shape, window=4), torch.float32, cpu) is CSRAttention
+    assert fastest(replace(shape, head_dim=12), torch.float32, cpu) is CSRAttention
+    assert fastest(shape, torch.bfloat16, cpu) is SDPAAttention

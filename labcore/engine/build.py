@@ -1,0 +1,135 @@
+"""From a model's name and options to an engine that is ready to serve."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import torch
+
+from labcore.attention.metadata import AttentionShape, Backend
+from labcore.core.errors import InputError
+from labcore.engine.config import CacheConfig, SchedulerConfig
+from labcore.engine.engine_core import EngineCore
+from labcore.engine.runner import ModelRunner
+from labcore.engine.scheduler import Scheduler
+from labcore.kv.storage import KVStorage
+from labcore.model.checkpoints import fetch
+from labcore.model.llama import Llama
+from labcore.model.loader import Transform, load_model, open_checkpoint
+from labcore.model.tokenizer import Tokenizer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+KV_FORMATS = {"int8": "INT8", "int4": "INT4", "fp8": "FP8"}  # kv_cache_dtype -> its format in kv.quantized
+CPU_CACHE_BYTES = 2**30  # reserved, not used: memory is taken from the system when a block is first written
+GPU_CACHE_SHARE = 0.9  # of the memory that is free once the weights are there
+
+
+def build_engine(
+    model: str | Path,
+    *,
+    device: str | None,
+    dtype: str,
+    quantization: str | None,
+    transform: Transform | None,
+    kv_cache_dtype: str,
+    progress: bool,
+    **options,
+) -> EngineCore:
+    """The engine of `LLM`, whose options these are."""
+    if dtype not in DTYPES:
+        raise InputError(f"dtype={dtype!r}: must be one of {', '.join(DTYPES)}")
+    if quantization not in (None, "gguf"):
+        raise InputError(f"quantization={quantization!r}: must be None or 'gguf'")
+    _check_options(options)
+    load_as = DTYPES[dtype]
+    if quantization == "gguf":
+        if device not in (None, "cpu") or transform is not None:
+            raise InputError(
+                "quantization='gguf' runs on the CPU and is a transform itself; drop device= and transform="
+            )
+        from labcore.model.fast import fast_path
+
+        device = "cpu"
+        transform, load_as = fast_path()
+    place = _device(device)
+    checkpoint = open_checkpoint(fetch(model, progress=progress))
+    tokenizer = checkpoint.tokenizer()
+    decoder = load_model(checkpoint, dtype=load_as, device=place, transform=transform, progress=progress)
+    return assemble(decoder, tokenizer, kv_cache_dtype=kv_cache_dtype, **options)
+
+
+def assemble(
+    model: Llama,
+    tokenizer: Tokenizer | None = None,
+    *,
+    kv_cache_dtype: str = "auto",
+    backend: Backend | None = None,
+    **options,
+) -> EngineCore:
+    """An engine around a loaded model.
+
+    kv_cache_dtype: "auto" is float32 on a CPU, whose attention computes in it, and the model's own type on a GPU; or a
+    torch type; or "int8", "int4", "fp8". backend: as for ModelRunner. num_blocks, unless given: what fits into
+    CPU_CACHE_BYTES, or into GPU_CACHE_SHARE of the free memory, and can be used at all. Other options are fields of
+    CacheConfig and SchedulerConfig. Raises InputError for an option that does not exist or makes no sense.
+    """
+    _check_options(options)
+    cache, limits = ({k: v for k, v in options.items() if k in _names(one)} for one in (CacheConfig, SchedulerConfig))
+    longest = limits.pop("max_model_len", None) or model.config.context
+    if longest > model.config.context:
+        raise InputError(f"max_model_len={longest}: this model's context is {model.config.context}")
+    limits = SchedulerConfig(max_model_len=longest, **limits)
+    if cache.get("num_blocks") is None:
+        cache["num_blocks"] = _num_blocks(model, kv_cache_dtype, CacheConfig(**cache | {"num_blocks": 2}), limits)
+    cache = CacheConfig(**cache)
+    limits = replace(limits, max_model_len=min(longest, (cache.num_blocks - 1) * cache.block_size))
+    runner = ModelRunner(model, new_storage(model, cache, kv_cache_dtype), limits, cache, backend)
+    return EngineCore(Scheduler(limits, cache), runner, tokenizer)
+
+
+def new_storage(model: Llama, cache: CacheConfig, kv_cache_dtype: str = "auto") -> KVStorage:
+    """The tensors behind `cache` for this model."""
+    config, weight = model.config, model.norm.weight
+    heads = config.n_heads, config.n_kv_heads, config.head_dim
+    shape = AttentionShape(*heads, cache.num_blocks, cache.block_size, cache.sliding_window)
+    own = torch.float32 if weight.device.type == "cpu" else weight.dtype
+    common = {"num_host_blocks": cache.num_host_blocks, "device": weight.device}
+    if kv_cache_dtype in KV_FORMATS:
+        from labcore.kv import quantized
+        from labcore.kv.quantized_storage import QuantizedKVStorage
+
+        format = getattr(quantized, KV_FORMATS[kv_cache_dtype])
+        return QuantizedKVStorage(config.n_layers, shape, format=format, dtype=own, **common)
+    types = {"auto": own, **DTYPES}
+    if kv_cache_dtype not in types:
+        raise InputError(f"kv_cache_dtype={kv_cache_dtype!r}: must be one of {', '.join([*types, *KV_FORMATS])}")
+    return KVStorage(config.n_layers, shape, dtype=types[kv_cache_dtype], **common)
+
+
+def _num_blocks(model: Llama, kv_cache_dtype: str, cache: CacheConfig, limits: SchedulerConfig) -> int:
+    """Blocks that the memory budget holds, and no more than all requests together can use."""
+    device = model.norm.weight.device
+    budget = CPU_CACHE_BYTES if device.type == "cpu" else GPU_CACHE_SHARE * torch.cuda.mem_get_info(device)[0]
+    each = new_storage(model, replace(cache, num_host_blocks=0), kv_cache_dtype).nbytes_per_block
+    most = limits.max_num_seqs * -(-(limits.max_model_len + limits.num_lookahead_tokens) // cache.block_size)
+    return 1 + max(1, min(int(budget / each) - 1, most))
+
+
+def _names(config: type) -> set[str]:
+    return {field.name for field in fields(config)}
+
+
+def _check_options(options: dict) -> None:
+    known = _names(CacheConfig) | _names(SchedulerConfig)
+    if unknown := sorted(set(options) - known):
+        raise InputError(f"option {unknown[0]!r} is unknown; besides LLM's own there are {', '.join(sorted(known))}")
+
+
+def _device(device: str | None) -> torch.device:
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        raise InputError(f"device={device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return chosen
