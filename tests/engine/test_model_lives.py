@@ -1,0 +1,177 @@
+"""Random lives of the engine with a real (tiny) model: whatever happens, every row of logits is the model's own.
+
+The control half's random traces (`engine.random_traces`) with the model runner in place of the shadow: pools that are
+too small, prefix hits, forks, swaps, drafts that are right, wrong or mixed, cancellations, samplers and passes that
+raise. Each logits row that chose a token is compared with one pass over the whole prefix, without any cache.
+"""
+
+import dataclasses
+from random import Random
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from labcore.attention.reference import ReferenceAttention  # noqa: E402
+from labcore.attention.sdpa import SDPAAttention  # noqa: E402
+from labcore.core.errors import InputError  # noqa: E402
+from labcore.core.request import Request  # noqa: E402
+from labcore.core.step_plan import StepOutput  # noqa: E402
+from labcore.engine.build import new_storage  # noqa: E402
+from labcore.engine.check import check_empty, check_plan, check_state  # noqa: E402
+from labcore.engine.engine_core import EngineCore  # noqa: E402
+from labcore.engine.random_traces import random_config, random_requests  # noqa: E402
+from labcore.engine.runner import ModelRunner  # noqa: E402
+from labcore.engine.scheduler import Scheduler  # noqa: E402
+from labcore.sampling.sampler import SamplingRow, new_generator, sample  # noqa: E402
+from tests.model.tiny import tiny_model  # noqa: E402
+
+SLICE, SOAK = 40, 3000
+MODEL = tiny_model(head_dim=16)
+for _layer in MODEL.layers:  # attention that matters: a wrong key or value moves the logits by far more than rounding
+    _layer.self_attn.q_proj.weight *= 4
+    _layer.self_attn.o_proj.weight *= 4
+
+
+class RecordingRunner(ModelRunner):
+    """Keeps the logits of every row, proposes drafts, and raises now and then."""
+
+    def __init__(self, *arguments, rng: Random, backend=None):
+        super().__init__(*arguments, backend)
+        self.rng, self.seen = rng, {}  # seen: request id -> position -> logits
+        self.proposer = rng.choice(("none", "none", "repeat", "random"))
+
+    def forward(self, scheduled):
+        if self.rng.random() < 0.005:
+            raise MemoryError("not now")
+        return super().forward(scheduled)
+
+    def sample(self, scheduled, logits) -> StepOutput:
+        rows = iter(logits)
+        for one in scheduled:
+            if one.wants_token:
+                end = one.start + one.num_tokens
+                for position in range(end - 1 - one.num_draft_tokens, end):
+                    self.seen.setdefault(one.request.request_id, {})[position] = next(rows)
+        output = super().sample(scheduled, logits)
+        if self.proposer != "none":
+            for name, tokens in output.sampled.items():
+                guess = tokens[-1:] if self.proposer == "repeat" else [self.rng.randrange(3)]
+                output.drafts[name] = guess * self.rng.randint(0, 3)
+        return output
+
+
+def varied(request: Request, rng: Random) -> None:
+    """Give a request other sampling parameters: greedy, truncated, penalized, or failing."""
+
+    def fails(output_ids, logits):
+        if len(output_ids) == 3:
+            raise KeyError("broken processor")
+        return logits
+
+    change = rng.choice(
+        [{}, {"temperature": 0.0}, {"temperature": 0.0}, {"top_k": 3}, {"top_p": 0.5, "repetition_penalty": 1.3},
+         {"frequency_penalty": 0.5, "min_p": 0.05}, {"logits_processors": [fails]}]
+    )  # fmt: skip
+    request.sampling_params = dataclasses.replace(request.sampling_params, **change)
+
+
+def whole_prefix(tokens: list[int], window: int | None) -> "torch.Tensor":
+    """Logits [tokens, vocab] of one pass that keeps nothing."""
+
+    def attend(layer, q, k, v):
+        count, group = len(q), q.shape[1] // k.shape[1]
+        k, v = (x.repeat_interleave(group, 1).transpose(0, 1) for x in (k, v))
+        scores = q.transpose(0, 1) @ k.transpose(1, 2) * q.shape[2] ** -0.5
+        hidden = torch.ones(count, count, dtype=torch.bool).triu(1)
+        if window is not None:
+            hidden |= torch.ones(count, count, dtype=torch.bool).tril(-window)
+        return (scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v).transpose(0, 1)
+
+    with torch.inference_mode():
+        return MODEL(torch.tensor(tokens), torch.arange(len(tokens)), attend)
+
+
+def check_answer(request: Request, seen: dict[int, "torch.Tensor"], window: int | None) -> int:
+    """Every token's logits are those of its prefix, and it is what they choose, drawn in order. Tokens checked."""
+    expected = whole_prefix(request.all_token_ids, window)
+    generator, prompt = new_generator(request.sampling_params), request.num_prompt_tokens
+    for position in range(prompt - 1, request.num_tokens - 1):
+        torch.testing.assert_close(seen[position], expected[position], rtol=0, atol=2e-4)
+        before = request.all_token_ids[: position + 1]
+        row = SamplingRow(request.sampling_params, before, prompt, request.stop_ids, generator)
+        assert sample(seen[position][None], [row])[0].token_id == request.all_token_ids[position + 1]
+    return request.num_output_tokens
+
+
+def live(seed: int) -> dict[str, int]:
+    """One life; counts of what happened in it."""
+    rng = Random(seed)
+    config, cache = random_config(rng)
+    scheduler = Scheduler(config, cache)
+    backend = rng.choice((None, None, SDPAAttention, ReferenceAttention))
+    storage = new_storage(MODEL, cache)
+    storage.keys[:, 1:], storage.values[:, 1:] = torch.nan, torch.nan  # what is read before it is written is seen
+    runner = RecordingRunner(MODEL, storage, config, cache, rng=rng, backend=backend)
+    core = EngineCore(scheduler, runner)
+    happened = dict.fromkeys(("tokens", "preempted", "cached", "copied", "failed", "drafted"), 0)
+    check = scheduler.schedule
+
+    def schedule():
+        plan = check()
+        check_state(scheduler)
+        check_plan(scheduler, plan)
+        happened["preempted"] += len(plan.preempted)
+        happened["copied"] += len(plan.moves)
+        happened["drafted"] += sum(one.num_draft_tokens for one in plan.scheduled)
+        return plan
+
+    scheduler.schedule = schedule
+    waiting, requests = random_requests(rng, rng.randint(2, 10), 3), []
+    for request in waiting:
+        if request.fork_of is None:
+            varied(request, rng)
+        else:
+            request.sampling_params = dataclasses.replace(request.fork_of.sampling_params, seed=len(requests))
+    while waiting or core.has_unfinished_requests():
+        while waiting and rng.random() < 0.7:
+            try:
+                core.add_request(waiting[-1])
+                requests.append(waiting[-1])
+            except InputError:
+                pass
+            waiting.pop()
+        if rng.random() < 0.03 and scheduler.requests:
+            core.abort(rng.sample(sorted(scheduler.requests), rng.randint(1, len(scheduler.requests))))
+        core.step()
+    core.step()
+    check_empty(scheduler)
+    assert not core.answers and not runner.generators and not runner.batch.rows
+    for request in requests:
+        if request.finish_reason in ("stop", "length"):
+            happened["tokens"] += check_answer(request, runner.seen[request.request_id], cache.sliding_window)
+            happened["cached"] += request.num_cached_tokens
+        happened["failed"] += request.finish_reason == "error"
+    return happened
+
+
+def lives(seeds: range) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for seed in seeds:
+        try:
+            for name, count in live(seed).items():
+                total[name] = total.get(name, 0) + count
+        except AssertionError as error:
+            raise AssertionError(f"life {seed}: {error}") from error
+    return total
+
+
+def test_whatever_happens_every_token_is_the_models_own(caplog):
+    total = lives(range(SLICE))
+    assert total["tokens"] > 20 * SLICE / 2
+    assert min(total.values()) > 0, total  # every kind of event occurred
+
+
+@pytest.mark.soak
+def test_many_lives(caplog):
+    lives(range(SLICE, SLICE + SOAK))
