@@ -10,7 +10,7 @@ which has `positions`; `truncate(slot, 0)` empties a slot. Only slot 0 is used.
 
 import math
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,13 +39,20 @@ class SideBySide:
 
 
 @torch.inference_mode()
-def decode(model: Llama, caches: Sequence, ids: Sequence[int]) -> Iterator[Tensor]:
-    """Feed `ids` one by one to slot 0 of every cache; yields the logits [caches, vocab] after each of them."""
+def decode(
+    model: Llama, caches: Sequence, ids: Sequence[int], wanted: Container[int] | None = None
+) -> Iterator[Tensor]:
+    """Feed `ids` one by one to slot 0 of every cache; yields the logits [caches, vocab] after each of them.
+
+    wanted: the indices of the tokens whose logits are needed; after any other, [0, vocab] is yielded.
+    """
+    nothing = torch.empty(0, dtype=torch.long)
     for cache_ in caches:
         cache_.truncate(0, 0)
-    for token in ids:
+    for index, token in enumerate(ids):
         attend = SideBySide([cache_.extend([(0, 1)]) for cache_ in caches])
-        yield model(torch.full((len(caches),), token), attend.positions, attend)
+        rows = None if wanted is None or index in wanted else nothing
+        yield model(torch.full((len(caches),), token), attend.positions, attend, wanted=rows)
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ def compare(
     """
     if not 1 <= first < len(ids):
         raise InputError(f"first={first}: scoring begins at token 1 or later and before the end of {len(ids)} tokens")
-    steps = decode(model, [exact, *others.values()], ids[:-1])
+    steps = decode(model, [exact, *others.values()], ids[:-1], wanted=range(first - 1, len(ids)))
     nll, kl, agree = [], [], []
     for following, logits in enumerate(steps, start=1):
         if following < first:
@@ -129,13 +136,14 @@ class Recall:
 
 def recall(model: Llama, caches: Mapping[str, object], haystack: Haystack) -> dict[str, list[Recall]]:
     """Read the haystack token by token through each cache; one Recall per needle, in the order of the questions."""
-    wanted = {i: needle.name for needle in haystack.needles for i in range(needle.begin, needle.end)}
+    answers = {i: needle.name for needle in haystack.needles for i in range(needle.begin, needle.end)}
     right, logp = ({needle.name: [] for needle in haystack.needles} for _ in range(2))
-    for following, logits in enumerate(decode(model, list(caches.values()), haystack.ids[:-1]), start=1):
-        if following in wanted:
-            answer = haystack.ids[following]
-            right[wanted[following]].append(logits.argmax(-1) == answer)
-            logp[wanted[following]].append(logits.float().log_softmax(-1)[:, answer])
+    steps = decode(model, list(caches.values()), haystack.ids[:-1], wanted={i - 1 for i in answers})
+    for following, logits in enumerate(steps, start=1):
+        if following in answers:
+            token = haystack.ids[following]
+            right[answers[following]].append(logits.argmax(-1) == token)
+            logp[answers[following]].append(logits.float().log_softmax(-1)[:, token])
     found = {name: torch.stack(tokens).all(0) for name, tokens in right.items()}
     mean = {name: torch.stack(tokens).mean(0) for name, tokens in logp.items()}
     return {
@@ -148,7 +156,7 @@ def recall(model: Llama, caches: Mapping[str, object], haystack: Haystack) -> di
 def texts() -> dict:
     """The evaluation text that ships with the package, with its source: cache_quality.toml."""
     found = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-    return found | {name: " ".join(found[name].split()) for name in ("prose", "filler")}
+    return found | {name: " ".join(found[name].split()) for name in ("prose", "filler", "calibration")}
 
 
 def prose(tokenizer: Tokenizer) -> list[int]:

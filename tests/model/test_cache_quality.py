@@ -10,6 +10,7 @@ from labcore.core.errors import InputError  # noqa: E402
 from labcore.kv.contiguous import ContiguousKVCache, Extension  # noqa: E402
 from labcore.model.cache_quality import Haystack, Needle, compare, decode, haystack, prose, recall, texts  # noqa: E402
 from labcore.model.cache_variants import VARIANTS, exact  # noqa: E402
+from labcore.model.cache_variants_lossy import LOSSY, low_rank  # noqa: E402
 from tests.model.tiny import tiny_model, tiny_tokenizer  # noqa: E402
 
 IDS = [7, 3, 250, 19, 4, 4, 101, 33, 8, 90, 3, 12]
@@ -129,9 +130,15 @@ def test_the_real_model_finds_every_needle_with_the_whole_cache(model, tokenizer
     assert 480 < len(hay.ids) < 500 and 590 < len(prose(tokenizer)) < 620
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_registered_cache_decodes_and_weighs_what_its_formula_says(name, model, tokenizer):
-    cache = VARIANTS[name].make(model, 40)
-    assert cache.nbytes == VARIANTS[name].nbytes(model, 40)
-    logits = torch.cat(list(decode(model, [cache], prose(tokenizer)[:4])))
-    assert logits.shape == (4, model.config.vocab) and logits.isfinite().all()
+@pytest.fixture(scope="module")
+def variants(model, tokenizer):
+    return VARIANTS | LOSSY | low_rank(model, tokenizer.encode(texts()["calibration"])[:64])
+
+
+def test_every_judged_cache_decodes_and_weighs_what_its_formula_says(variants, model, tokenizer):
+    capacity = 300  # more than any budget, and no whole number of pages
+    caches = {name: variant.make(model, capacity) for name, variant in variants.items()}
+    wrong = {name: (cache.nbytes, variants[name].nbytes(model, capacity)) for name, cache in caches.items()}
+    assert not {name: sizes for name, sizes in wrong.items() if sizes[0] != sizes[1]}
+    for logits in decode(model, list(caches.values()), prose(tokenizer)[:3]):
+        assert logits.shape == (len(caches), model.config.vocab) and logits.isfinite().all()
