@@ -94,7 +94,7 @@ def check_plan(scheduler: Scheduler, plan: StepPlan) -> None:
     if plan.num_tokens > scheduler.config.max_num_batched_tokens:
         raise Violation("S1", f"{plan.num_tokens} tokens; max_num_batched_tokens allows fewer")
     todo = [request for request in scheduler.running if request.num_tokens_with_spec > request.num_computed_tokens]
-    if not plan.scheduled and (todo or len(scheduler.requests) > len(scheduler.running)):
+    if not plan.scheduled and (todo or (scheduler.requests and not scheduler.running)):
         raise Violation("S5", "an empty plan, though requests are unfinished")
     planned = {row.request.request_id for row in plan.scheduled}
     if len(planned) != len(plan.scheduled):

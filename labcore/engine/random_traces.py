@@ -12,7 +12,7 @@ from random import Random
 from labcore.core.errors import InputError
 from labcore.core.request import Request, RequestStatus
 from labcore.core.sampling_params import SamplingParams
-from labcore.core.step_plan import StepPlan
+from labcore.core.step_plan import StepOutput, StepPlan
 from labcore.engine.check import Violation, check_empty, check_plan, check_state
 from labcore.engine.config import CacheConfig, SchedulerConfig
 from labcore.engine.policies import POLICIES
@@ -55,7 +55,7 @@ def random_config(rng: Random) -> tuple[SchedulerConfig, CacheConfig]:
         num_blocks=-(-longest // block_size) + rng.randint(0, 4),  # the null block included: some requests never fit
         block_size=block_size,
         enable_prefix_caching=rng.random() < 0.8,
-        num_host_blocks=rng.choice((0, 0, 2, 8, 40)),
+        num_host_blocks=rng.choice((0, 0, 3, 20, 40)),
         sliding_window=rng.choice((None, None, None, 1, 3, 8)),
     )
     return scheduler, cache
@@ -72,7 +72,7 @@ def random_requests(rng: Random, count: int, vocabulary: int) -> list[Request]:
             max_tokens=rng.randint(1, 20), seed=number, stop_token_ids=rng.choice(([], [], [], [0]))
         )
         salt, parent = rng.choice(("", "", "", "s")), None
-        if requests and rng.random() < 0.3:
+        if requests and rng.random() < 0.4:
             parent = requests[-1].fork_of or requests[-1]
             prompt, salt = parent.all_token_ids, parent.cache_salt
         requests.append(
@@ -107,6 +107,8 @@ class Life:
             lambda request: events and rng.random() < 0.005,
         )
         self.trace = Trace()
+        self.late = int(rng.random() < 0.2)  # answers arrive this many plans late, as with overlapped scheduling
+        self.pending: list[tuple[StepPlan, StepOutput]] = []
 
     def propose(self, request: Request, right) -> list[int]:
         drafts = right(self.rng.randint(0, 4))
@@ -157,10 +159,11 @@ class Life:
         if self.events and rng.random() < 0.002:
             scheduler.fail_step(plan, "the forward pass raised")
         else:
-            output = self.runner.execute(plan)
-            if self.events and rng.random() < 0.02:
-                self.cancel()  # while the plan was in flight
-            for request, tokens in scheduler.update_from_output(plan, output):
+            self.pending.append((plan, self.runner.execute(plan)))
+        if self.events and rng.random() < 0.02:
+            self.cancel()  # while plans are in flight
+        while len(self.pending) > self.late:
+            for request, tokens in scheduler.update_from_output(*self.pending.pop(0)):
                 if not tokens:
                     raise Violation("S5", f"{request} got no token")
                 if request.finish_reason in ("stop", "length"):

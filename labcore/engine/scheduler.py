@@ -79,7 +79,7 @@ class Scheduler:
         return bool(self.requests)
 
     def schedule(self) -> StepPlan:
-        """Plan one step; counts it as computed. An empty plan means that nothing is unfinished."""
+        """Plan one step; counts it as computed. An empty plan means that there is nothing to compute."""
         self.num_steps += 1
         plan, self._finished = StepPlan(self.num_steps, finished=self._finished), []
         budget = self.config.max_num_batched_tokens
@@ -163,7 +163,7 @@ class Scheduler:
             forked, shared = self.manager.fork(parent, request)
             if shared > computed:
                 hits, computed = forked, shared
-        swapped = self.host.num_tokens(request.request_id)
+        swapped = min(self.host.num_tokens(request.request_id), request.num_tokens - 1)
         if swapped > computed:
             hits, computed = hits[: computed // self.manager.block_size], swapped  # only full blocks may precede more
         return hits, computed
@@ -237,7 +237,7 @@ class Scheduler:
             self._finished.append(name)
 
     def fail_step(self, plan: StepPlan, error: str) -> None:
-        """The forward pass of `plan` raised: end its requests, and trust nothing that it was to write or to move."""
+        """The forward pass of `plan` raised: end its requests, trust nothing it was to write. Fail later plans, too."""
         for row in plan.scheduled:
             self.manager.discard(row.block_ids[row.start // self.manager.block_size :])
         self.manager.discard(move.target for move in plan.moves if move.kind is not Move.SWAP_OUT)

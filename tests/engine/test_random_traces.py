@@ -24,7 +24,7 @@ from labcore.engine.random_traces import Life, random_requests, run_trace
 from labcore.engine.scheduler import Scheduler
 from labcore.engine.shadow import ShadowRunner
 
-SLICE = 20.0  # seconds of random traces in `make test`
+SLICE = 15.0  # seconds of random traces in `make test`
 SOAK_STEPS = 1_000_000
 
 
@@ -146,8 +146,8 @@ VARIANTS = {
     "small chunks": (SchedulerConfig(8, 8, 40, long_prefill_token_threshold=2), CacheConfig(100, 4)),
     "no chunks": (SchedulerConfig(40, 8, 40, enable_chunked_prefill=False), CacheConfig(100, 4)),
     "no prefix cache": (BASE, CacheConfig(100, 4, enable_prefix_caching=False)),
-    "preempted, computed again": (BASE, CacheConfig(13, 4, enable_prefix_caching=False)),
-    "preempted, swapped": (BASE, CacheConfig(13, 4, num_host_blocks=40)),
+    "preempted, computed again": (BASE, CacheConfig(11, 4, enable_prefix_caching=False)),
+    "preempted, swapped": (BASE, CacheConfig(11, 4, num_host_blocks=40)),
     "static": (SchedulerConfig(40, 8, 40, policy="static"), CacheConfig(100, 4)),
     "sliding window": (BASE, CacheConfig(40, 4, sliding_window=5)),
 }

@@ -41,7 +41,7 @@ def step(scheduler, token=50, drafts=None, tokens=None):
     check_state(scheduler)
     check_plan(scheduler, plan)
     sampled = {row.request.request_id: [token] for row in plan.scheduled if row.wants_token} | (tokens or {})
-    scheduler.update_from_output(plan, StepOutput(sampled, drafts or {}))
+    scheduler.update_from_output(plan, StepOutput(sampled, drafts=drafts or {}))
     check_state(scheduler)
     return {row.request.request_id: (row.start, row.num_tokens) for row in plan.scheduled}
 
