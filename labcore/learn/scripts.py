@@ -15,7 +15,7 @@ STATIC = Path(__file__).resolve().parent / "static"
 PARTS = {
     "player": ("predict.js", "views.js", "player.js"),
     "quiz": ("ladder.js", "progress.js", "text.js", "grade.js", "controls.js", "ask.js", "quiz.js"),
-    "review": ("transfer.js", "review.js"),
+    "review": ("plan.js", "diagnostic.js", "transfer.js", "review.js"),
 }
 
 

@@ -5,6 +5,7 @@
 | `{calculator} roofline` | an in-page calculator, with a readable fallback where scripts do not run |
 | `{quiz} 03` | the checkpoint in `book/quizzes/03.yml` |
 | `{review}` | what is due today across all chapters |
+| `{diagnostic}` | the questions of `book/diagnostic.yml` and the paths of `book/paths.yml` |
 | `{practice} 03` | the problems in `book/practice/03.yml`, hints and solutions folded |
 | `{formula} kv.bytes_per_token` | a registered formula: LaTeX, unit, inputs, source |
 | `{notation-table}` | every symbol that a registered formula takes |

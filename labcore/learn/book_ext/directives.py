@@ -16,7 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 from labcore.core.errors import InputError
 from labcore.formulas import formula, notation_rows
 from labcore.learn import quiz, widgets
-from labcore.learn.book_ext import notation, practice, practice_page
+from labcore.learn.book_ext import diagnostic, notation, practice, practice_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,6 +101,21 @@ class Review(BookDirective):
         return self.raw(widgets.Widget("review", {"title": "Review"}, quiz.fallback.REVIEW).html())
 
 
+class Diagnostic(BookDirective):
+    """`{diagnostic}`: a dozen questions that lead to a path through the pages that exist. Lives on one page."""
+
+    def run(self) -> list[nodes.Node]:
+        book = Path(self.env.srcdir) / "book"
+        for name in ("diagnostic.yml", "paths.yml"):
+            self.env.note_dependency(str(book / name))
+        self.env.note_reread()  # which pages exist is decided elsewhere
+        address = partial(self.env.app.builder.get_relative_uri, self.env.docname)
+        try:
+            return self.raw(diagnostic.diagnostic(book, self.env.found_docs, address).html())
+        except InputError as error:
+            raise self.error(str(error)) from error
+
+
 class Practice(BookDirective):
     """`{practice} 03`: practice problems with folded hints, rubric and solution."""
 
@@ -138,6 +153,7 @@ class NotationTable(BookDirective):
 def register(app: Sphinx) -> None:
     """Add the directives to Sphinx."""
     table = {"calculator": Calculator, "quiz": Quiz, "review": Review, "practice": Practice}
+    table |= {"diagnostic": Diagnostic}
     table |= {"formula": FormulaBox, "notation-table": NotationTable}
     for name, directive in table.items():
         app.add_directive(name, directive)

@@ -52,6 +52,10 @@ const known = {
   agenda: (quizzes, day) => W.progress.agenda(quizzes, W.progress.load(), day).map(({ item, due }) => [item.id, due]),
   write: () => JSON.parse(W.transfer.write()),
   read: (text) => W.transfer.read(text),
+  choose: (paths, share, left) => W.plan.choose(paths, share, left),
+  tasks: (path, topics, missed, minutes) => W.plan.tasks(path, topics, missed, minutes),
+  schedule: (list, days) => W.plan.schedule(list, days),
+  good: (data) => W.diagnostic.good(data),
   blocks: (spec, step) => {
     const { tables, lengths, refs, touched } = W.blocksAt(spec, step);
     return { tables, lengths, refs, touched: [...touched] };

@@ -1,7 +1,7 @@
 // The Player component: play, pause, step, scrub a recorded trace (labcore/learn/trace.py); a table of the same.
 (function (W) {
   "use strict";
-  const { el, button, number, uid, live } = W.ui;
+  const { el, button, number, uid, live, PRIMARY } = W.ui;
   const SPEEDS = [0.5, 1, 2, 5, 10]; // steps a second
 
   function table(spec, go) {
@@ -22,7 +22,7 @@
     let step = -1;
     let timer = null;
 
-    const play = button("Play", () => (timer ? pause() : start()), { class: "labcore-button labcore-primary" });
+    const play = button("Play", () => (timer ? pause() : start()), PRIMARY);
     const scrubber = el("input", { id, type: "range", min: 0, max: last, step: 1, value: "0", oninput: () => go(+scrubber.value) });
     const speed = el("select", { "aria-label": "Speed", onchange: () => timer && start() }, SPEEDS.map((s) => el("option", { value: String(s), selected: s === 1, text: `${s} ${s > 1 ? "steps" : "step"}/s` })));
     const what = el("p", { class: "lp-what" });

@@ -2,7 +2,7 @@
 // spec: { id, question, unit, reveal? }; `reveal` is in `unit`.
 (function (W) {
   "use strict";
-  const { el, button, storage, number, uid } = W.ui;
+  const { el, button, storage, number, uid, alert } = W.ui;
   const CHANGED = "labcore:predict";
 
   const withUnit = (value, unit) => number(value) + (unit === "1" ? "" : ` ${unit}`);
@@ -23,7 +23,7 @@
       const id = uid("predict");
       const kept = storage.get(key);
       const box = el("input", { id, type: "text", inputmode: "decimal", autocomplete: "off", class: "lq-number", value: kept ? String(kept.value) : "" });
-      const error = el("p", { class: "labcore-note labcore-error", role: "alert" });
+      const error = alert();
       const keep = (event) => {
         event.preventDefault();
         const given = W.grade.parse(box.value, spec.unit);

@@ -1,7 +1,7 @@
 // A session: questions one after the other, each graded at its first answer, and a summary at the end.
 (function (W) {
   "use strict";
-  const { el, button } = W.ui;
+  const { el, button, alert, PRIMARY } = W.ui;
   const { ladder, progress, text, grade } = W;
   const KINDS = { numeric: "number", single: "one choice", multi: "several choices", order: "order", cloze: "fill in", predict: "estimate", diagnose: "diagnose", spoken: "say it aloud" };
   const LEVELS = { M: "mid-level", S: "senior", T: "staff" };
@@ -9,7 +9,7 @@
   // A link to the section that explains an item, from any page of the built book; in a notebook, its name.
   const link = (item, label) => {
     const root = document.documentElement.dataset.content_root;
-    return root !== undefined ? el("a", { href: `${root}${item.page}.html#${item.section}`, text: label }) : el("span", { text: `${label}: ${item.heading} (${item.page})` });
+    return root !== undefined ? el("a", { href: `${root}${item.page}.html${item.section && `#${item.section}`}`, text: label }) : el("span", { text: `${label}: ${item.heading} (${item.page})` });
   };
 
   function comesBack(record) {
@@ -25,7 +25,7 @@
     const values = grade.draw(item, progress.load().items[item.id]?.n || 0);
     const fill = (source) => text.fill(source, values, quiz.units);
     const seed = text.seedOf(item.id) + (progress.load().items[item.id]?.n || 0);
-    const check = button("Check", null, { type: "submit", class: "labcore-button labcore-primary" });
+    const check = button("Check", null, { type: "submit", ...PRIMARY });
     const ctx = {
       fill,
       shown: (source) => text.inline(fill(source)),
@@ -47,10 +47,10 @@
       hint.disabled = hints === item.hints.length;
       live.say(hintList.lastChild.textContent);
     });
-    const error = el("p", { class: "labcore-note labcore-error", role: "alert" });
+    const error = alert();
     const verdict = el("div", { class: "lq-verdict", tabindex: "-1", role: "group", "aria-label": "Result" });
     const fields = el("fieldset", { class: "lq-fields" }, el("legend", { class: "labcore-sr", text: "Your answer" }), control.stem, control.node);
-    const goOn = button(place.last ? "Finish" : "Next question", () => leave(), { class: "labcore-button labcore-primary" });
+    const goOn = button(place.last ? "Finish" : "Next question", () => leave(), PRIMARY);
     const leave = (followUp) => {
       control.stop?.();
       next(followUp);

@@ -19,6 +19,9 @@
     };
   }
 
+  const exhibit = (item, fill) =>
+    item.exhibit && el("pre", { class: "lq-exhibit", tabindex: "0", role: "region", "aria-label": "Exhibit", text: fill(item.exhibit) });
+
   function choice(item, values, ctx) {
     const many = item.kind === "multi";
     const name = uid("choice");
@@ -28,9 +31,8 @@
       boxes.push(box);
       return el("label", { class: "lq-option" }, box, el("span", {}, ctx.shown(item.options[index].text)));
     });
-    const exhibit = item.exhibit && el("pre", { class: "lq-exhibit", tabindex: "0", role: "region", "aria-label": "Exhibit", text: ctx.fill(item.exhibit) });
     return {
-      node: [exhibit, el("fieldset", { class: "lq-options" }, el("legend", { text: many ? "Pick all that are right" : "Pick one" }), rows)],
+      node: [exhibit(item, ctx.fill), el("fieldset", { class: "lq-options" }, el("legend", { text: many ? "Pick all that are right" : "Pick one" }), rows)],
       read() {
         const picked = boxes.filter((b) => b.checked).map((b) => +b.value);
         return picked.length ? { picked } : { error: many ? "Pick at least one." : "Pick one." };
@@ -144,5 +146,6 @@
     };
   }
 
+  W.exhibit = exhibit;
   W.controls = { numeric: number, predict: number, single: choice, multi: choice, diagnose: choice, order, cloze, spoken };
 })(globalThis.labcoreWidgets);

@@ -2,7 +2,7 @@
 // labcoreData.quizzes, a notebook sends them along.
 (function (W) {
   "use strict";
-  const { el, button, storage } = W.ui;
+  const { el, button, storage, alert, PRIMARY } = W.ui;
   const { ladder, progress } = W;
 
   const quizzes = (spec) => spec.quizzes || globalThis.labcoreData?.quizzes || {};
@@ -25,10 +25,10 @@
       card.replaceChildren(
         el("p", { text: status + next }),
         el("p", { class: "lq-row" },
-          due.length > 0 && button(`Start: ${due.length} due`, go(due), { class: "labcore-button labcore-primary" }),
+          due.length > 0 && button(`Start: ${due.length} due`, go(due), PRIMARY),
           button(`Practise all ${all.length}`, go(all))));
       const trouble = progress.trouble();
-      if (trouble) card.append(el("p", { class: "labcore-note labcore-error", role: "alert", text: trouble }));
+      if (trouble) card.append(alert(trouble));
     }
 
     const notice = storage.notice();

@@ -1,7 +1,7 @@
 // The Review component: what is due today across all chapters, what comes, what was missed, and the interview date.
 (function (W) {
   "use strict";
-  const { el, button, storage, uid } = W.ui;
+  const { el, button, storage, table, uid, alert, PRIMARY } = W.ui;
   const { ladder, progress, transfer } = W;
 
   const many = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
@@ -13,16 +13,11 @@
     return { due, chapters: [...chapters].map(([title, n]) => `${title} (${n})`).join(", ") };
   }
 
-  function table(head, rows, caption) {
-    const cells = (tag, row) => row.map((cell) => el(tag, tag === "th" ? { scope: "col" } : {}, cell));
-    return el("table", { class: "lq-table labcore-table" }, el("caption", { text: caption }), el("thead", {}, el("tr", {}, cells("th", head))), el("tbody", {}, rows.map((row) => el("tr", {}, cells("td", row)))));
-  }
-
   function ahead(rows, day) {
     const counts = new Map();
     for (const { due } of rows) if (due > day) counts.set(due, (counts.get(due) || 0) + 1);
     const list = [...counts].slice(0, 7).map(([when, n]) => [ladder.spoken(when), `in ${many(ladder.between(day, when), "day")}`, String(n)]);
-    return list.length ? table(["Day", "", "Questions"], list, "What comes next") : null;
+    return list.length ? table("What comes next", ["Day", "", "Questions"], list) : null;
   }
 
   // One row a section that holds a miss, the latest first.
@@ -39,7 +34,7 @@
     }
     const rows = [...sections.values()].sort((a, b) => (a.missed < b.missed ? 1 : -1));
     const cells = ({ quiz, item, n, missed }) => [W.sectionLink(item, item.heading), quiz.title, String(n), ladder.spoken(missed)];
-    return rows.length ? table(["Read again", "Chapter", "Missed", "Last on"], rows.map(cells), "The section behind every miss") : null;
+    return rows.length ? table("The section behind every miss", ["Read again", "Chapter", "Missed", "Last on"], rows.map(cells)) : null;
   }
 
   function timeLeft(interview, day) {
@@ -112,10 +107,10 @@
       const status = due.length ? `${many(due.length, "question")} due today: ${chapters}.` : begun ? "Nothing is due today." : "Nothing yet: answer the checkpoint of a chapter, and its questions come back here.";
       const top = [
         el("p", { class: "lq-head", text: status }),
-        due.length > 0 && el("p", {}, button("Start the review", ask(due), { class: "labcore-button labcore-primary" })),
+        due.length > 0 && el("p", {}, button("Start the review", ask(due), PRIMARY)),
         !begun && first && el("p", {}, W.sectionLink(first.items[0], `Begin with ${first.title}`)),
         streak > 1 && el("p", { class: "labcore-note", text: `${streak} review days in a row with nothing left waiting.` }),
-        progress.trouble() && el("p", { class: "labcore-note labcore-error", role: "alert", text: progress.trouble() }),
+        progress.trouble() && alert(progress.trouble()),
       ];
       card.replaceChildren(...top.filter(Boolean));
       date.show(data.interview, day);
@@ -131,11 +126,11 @@
     const notice = storage.notice();
     host.append(card, date.node, tables, files(report), message, ...(notice ? [notice] : []));
     overview();
-    for (const event of ["storage", "labcore:progress"]) globalThis.addEventListener(event, refresh);
+    const deaf = W.ui.follow(refresh);
     const wake = () => document.hidden || refresh(); // a page left open over midnight
     document.addEventListener("visibilitychange", wake);
     return () => {
-      for (const event of ["storage", "labcore:progress"]) globalThis.removeEventListener(event, refresh);
+      deaf();
       document.removeEventListener("visibilitychange", wake);
     };
   }

@@ -2,17 +2,17 @@
 (function (W) {
   "use strict";
   const { storage } = W.ui;
-  const { progress, ladder } = W;
+  const { progress, ladder, diagnostic } = W;
   const FORMAT = "labcore-progress";
 
   function write() {
     const predictions = Object.fromEntries(storage.keys("predict.").map((key) => [key.slice(8), storage.get(key)]));
-    return JSON.stringify({ format: FORMAT, exported: ladder.today(), progress: progress.load(), predictions }, null, 1);
+    return JSON.stringify({ format: FORMAT, exported: ladder.today(), progress: progress.load(), predictions, diagnostic: diagnostic.load() }, null, 1);
   }
 
   const isPrediction = (p) => p && typeof p.value === "number" && Number.isFinite(p.value) && typeof p.unit === "string";
 
-  // → { progress, predictions } or { error }: one sentence
+  // → { progress, predictions, diagnostic } or { error }: one sentence
   function read(text) {
     const refuse = (why) => ({ error: `This file was not imported: ${why}. Your progress is unchanged.` });
     let data;
@@ -26,12 +26,15 @@
     if (problem) return refuse(problem);
     const predictions = Object.entries(data.predictions || {});
     const bad = predictions.find(([, p]) => !isPrediction(p));
-    return bad ? refuse(`prediction ${bad[0]} has no value`) : { progress: data.progress, predictions };
+    if (bad) return refuse(`prediction ${bad[0]} has no value`);
+    const path = data.diagnostic ?? null; // files written before there was one have none
+    return path && !diagnostic.good(path) ? refuse("its diagnostic is damaged") : { progress: data.progress, predictions, diagnostic: path };
   }
 
   // Join a file's content with what is here. Returns a sentence.
-  function join({ progress: theirs, predictions }) {
+  function join({ progress: theirs, predictions, diagnostic: taken }) {
     const mine = progress.load();
+    if (taken && !(diagnostic.load()?.day > taken.day)) storage.set(diagnostic.KEY, taken);
     progress.save(progress.merge(mine, theirs));
     for (const [id, prediction] of predictions) if (storage.get(`predict.${id}`) === null) storage.set(`predict.${id}`, prediction);
     const count = Object.keys(theirs.items).length;

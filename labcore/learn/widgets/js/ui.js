@@ -25,6 +25,23 @@
   ui.uid = (prefix) => `labcore-${prefix}-${++serial}`;
   ui.button = (label, onclick, attrs) => ui.el("button", { type: "button", class: "labcore-button", onclick, ...attrs }, label);
 
+  ui.PRIMARY = { class: "labcore-button labcore-primary" };
+  ui.alert = (text) => ui.el("p", { class: "labcore-note labcore-error", role: "alert", text });
+
+  // A table of data: a caption, column heads, and rows of cells (text, nodes, lists of them).
+  ui.table = (caption, head, rows) => {
+    const cells = (tag, row, attrs) => ui.el("tr", {}, row.map((cell) => ui.el(tag, attrs, cell)));
+    return ui.el("table", { class: "lq-table labcore-table" }, ui.el("caption", { text: caption }),
+      ui.el("thead", {}, cells("th", head, { scope: "col" })), ui.el("tbody", {}, rows.map((row) => cells("td", row))));
+  };
+
+  // Call `redraw` whenever the reader's progress changes, in this tab or another; returns what ends that.
+  ui.follow = (redraw) => {
+    const events = ["storage", "labcore:progress"];
+    for (const event of events) globalThis.addEventListener(event, redraw);
+    return () => events.forEach((event) => globalThis.removeEventListener(event, redraw));
+  };
+
   // A polite live region: append `.node`, then call `.say(text)`; bursts are spoken once, when they have settled.
   ui.live = () => {
     const node = ui.el("div", { class: "labcore-sr", role: "status", "aria-live": "polite" });
