@@ -35,9 +35,12 @@ def per_token(format: Uniform | ScaledFloat8, group: int | None = None, residual
     return KVFormat(scheme, scheme)
 
 
-def kivi(bits: int, group: int = 32, residual: int = 128) -> KVFormat:
-    """Keys a channel, values a token, asymmetric, the newest tokens in full precision. Source: arXiv:2402.02750."""
-    return KVFormat(*(Scheme(Uniform(bits), axis, group, residual) for axis in (CHANNEL, TOKEN)))
+def kivi(bits: int, group: int = 32, residual: int = 128, sinks: int = 0) -> KVFormat:
+    """Keys a channel, values a token, asymmetric, the newest tokens in full precision. Source: arXiv:2402.02750.
+
+    KIVI itself spares no `sinks`.
+    """
+    return KVFormat(*(Scheme(Uniform(bits), axis, group, residual, sinks) for axis in (CHANNEL, TOKEN)))
 
 
 INT8 = per_token(Uniform(8, symmetric=True))

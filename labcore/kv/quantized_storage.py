@@ -94,7 +94,7 @@ class QuantizedKVStorage(KVStorage):
 def _empty(scheme: Scheme, n_layers: int, shape: AttentionShape, blocks: int, device) -> list[Tensor]:
     """Codes and parameters of so many blocks."""
     group = scheme.group or shape.head_dim
-    if scheme.axis != TOKEN or scheme.residual or shape.head_dim % group:
+    if scheme.axis != TOKEN or scheme.residual or scheme.sinks or shape.head_dim % group:
         raise InputError(
             f"{scheme}: a paged cache quantizes each token alone; use axis='token', residual=0 and a group that "
             f"divides head_dim={shape.head_dim}"

@@ -4,6 +4,7 @@ Tokens enter in full precision, wait in a residual window of the newest ones, an
 leave, and when, is KIVI's rule (arXiv:2402.02750, algorithm 1). With one scale a *token* (over its channels) a token
 can go alone, so exactly the newest `residual` tokens are kept. With one scale a *channel* (over a group of consecutive
 tokens) only whole groups can go: when the window has filled up with `residual` tokens, all of them leave at once.
+The first tokens, the attention sinks, may be spared for good (KVQuant, arXiv:2401.18079; IntactKV, arXiv:2403.01241).
 """
 
 from dataclasses import dataclass
@@ -26,18 +27,23 @@ class Scheme:
     axis "token": each token has scales of its own, one for `group` consecutive channels (None: for all of a head).
     axis "channel": each channel has scales of its own, one for `group` consecutive tokens.
     residual: tokens of the window; for "channel" a multiple of the group, since whole groups leave it.
+    sinks: first tokens of a sequence that are never quantized.
     """
 
     format: Uniform | ScaledFloat8
     axis: str = TOKEN
     group: int | None = None
     residual: int = 0
+    sinks: int = 0
 
     def __post_init__(self):
         if self.axis not in (TOKEN, CHANNEL):
             raise InputError(f"axis={self.axis!r}: scales are shared along 'token' or 'channel'")
-        if (self.group is not None and self.group < 1) or self.residual < 0:
-            raise InputError(f"group={self.group}, residual={self.residual}: need a group of 1 or more, residual >= 0")
+        if (self.group is not None and self.group < 1) or self.residual < 0 or self.sinks < 0:
+            raise InputError(
+                f"group={self.group}, residual={self.residual}, sinks={self.sinks}: need a group of 1 or more, and 0 "
+                "or more tokens in full precision"
+            )
         if self.axis == CHANNEL and (not self.group or not self.residual or self.residual % self.group):
             raise InputError(
                 f"group={self.group}, residual={self.residual}: scales a channel need a group of tokens, and a "
@@ -51,8 +57,8 @@ class Scheme:
 
     def room(self, capacity: int) -> int:
         """How many of `capacity` tokens can ever be quantized."""
-        kept = 0 if self.axis == CHANNEL else self.residual
-        return max(0, capacity - kept) // self.step * self.step
+        waiting = 0 if self.axis == CHANNEL else self.residual
+        return max(0, capacity - self.sinks - waiting) // self.step * self.step
 
     def leaving(self, waiting: int) -> int:
         """How many of `waiting` tokens in the window are quantized now, oldest first."""
@@ -63,7 +69,8 @@ class Scheme:
 
 class QuantizedStore:
     """codes: uint8 [n_layers, slots, n_kv_heads, room, packed bytes of head_dim]; parameters: the scales (and zeros),
-    [n_layers, slots, n_kv_heads, groups…]; window: [n_layers, slots, n_kv_heads, residual, head_dim] in full precision.
+    [n_layers, slots, n_kv_heads, groups…]; window, sinks: [n_layers, slots, n_kv_heads, residual or sinks, head_dim] in
+    full precision. A slot's tokens are its sinks, then codes, then the window.
     """
 
     def __init__(
@@ -92,8 +99,9 @@ class QuantizedStore:
         self.codes = new(room, packed_bytes(head_dim, scheme.format.bits), dtype=torch.uint8)
         self.parameters = [new(*scales, dtype=one) for one in scheme.format.parameters]
         self.window = new(scheme.residual, head_dim, dtype=dtype)
-        self.quantized = [[0] * slots for _ in range(n_layers)]  # tokens held as codes
-        self.waiting = [[0] * slots for _ in range(n_layers)]  # tokens in the window, behind them
+        self.sinks = new(scheme.sinks, head_dim, dtype=dtype)
+        # tokens of each layer and slot: spared for good, held as codes, waiting in the window
+        self.spared, self.quantized, self.waiting = ([[0] * slots for _ in range(n_layers)] for _ in range(3))
 
     @property
     def device(self) -> torch.device:
@@ -106,11 +114,15 @@ class QuantizedStore:
 
     @property
     def nbytes(self) -> int:
-        """Bytes reserved, used or not: codes, scales, zeros, window."""
-        return sum(array.nbytes for array in (self.codes, *self.parameters, self.window))
+        """Bytes reserved, used or not: codes, scales, zeros, window, sinks."""
+        return sum(array.nbytes for array in (self.codes, *self.parameters, self.window, self.sinks))
 
     def append(self, layer: int, slot: int, new: Tensor) -> None:
         """Store new [n_kv_heads, tokens, head_dim], which must be finite, behind what is there."""
+        spared = self.spared[layer][slot]
+        first, new = new.tensor_split([self.scheme.sinks - spared], dim=1)
+        self.sinks[layer, slot, :, spared : spared + first.shape[1]] = first
+        self.spared[layer][slot] += first.shape[1]
         waiting = torch.cat((self._window(layer, slot), new.to(self.window.dtype)), dim=1)
         leaving = self.scheme.leaving(waiting.shape[1])
         if leaving:
@@ -119,9 +131,10 @@ class QuantizedStore:
         self._wait(layer, slot, waiting[:, leaving:])
 
     def read(self, layer: int, slot: int) -> Tensor:
-        """All tokens of the slot, [n_kv_heads, tokens, head_dim]: codes turned back into numbers, then the window."""
-        past = self._dequantized(layer, slot, 0, self.quantized[layer][slot])
-        return torch.cat((past.to(self.window.dtype), self._window(layer, slot)), dim=1)
+        """All tokens of the slot, [n_kv_heads, tokens, head_dim]: sinks, codes turned back into numbers, window."""
+        sinks = self.sinks[layer, slot, :, : self.spared[layer][slot]]
+        past = self._dequantized(layer, slot, 0, self.quantized[layer][slot]).to(self.window.dtype)
+        return torch.cat((sinks, past, self._window(layer, slot)), dim=1)
 
     def truncate(self, slot: int, length: int) -> None:
         """Forget all but the first `length` tokens of `slot`.
@@ -130,11 +143,13 @@ class QuantizedStore:
         as the numbers its codes stand for.
         """
         for layer, held in enumerate(self.quantized):
-            whole = min(held[slot], length // self.scheme.step * self.scheme.step)
+            self.spared[layer][slot] = min(self.spared[layer][slot], length)
+            behind = length - self.spared[layer][slot]
+            whole = min(held[slot], behind // self.scheme.step * self.scheme.step)
             if whole < held[slot]:
-                self._wait(layer, slot, self._dequantized(layer, slot, whole, min(length, held[slot])))
+                self._wait(layer, slot, self._dequantized(layer, slot, whole, min(behind, held[slot])))
                 held[slot] = whole
-            self.waiting[layer][slot] = min(self.waiting[layer][slot], length - whole)
+            self.waiting[layer][slot] = min(self.waiting[layer][slot], behind - whole)
 
     def _window(self, layer: int, slot: int) -> Tensor:
         return self.window[layer, slot, :, : self.waiting[layer][slot]]

@@ -57,12 +57,12 @@ def _side_nbytes(scheme: Scheme, model: Llama, capacity: int) -> float:
         coded = per_token_(bits=scheme.format.bits, **group, **size)
     else:
         coded = kappa(b_kv=scheme.format.bits / 8, **size)
-    waiting = kappa(b_kv=model.norm.weight.itemsize, **size) * scheme.residual
-    return (coded * scheme.room(capacity) + waiting) / 2
+    exact = kappa(b_kv=model.norm.weight.itemsize, **size) * (scheme.residual + scheme.sinks)
+    return (coded * scheme.room(capacity) + exact) / 2
 
 
-def _two_bits(keys: str, values: str) -> KVFormat:
-    return KVFormat(*(Scheme(Uniform(2), axis, group=32, residual=32) for axis in (keys, values)))
+def _two_bits(keys: str, values: str, sinks: int = 0) -> KVFormat:
+    return KVFormat(*(Scheme(Uniform(2), axis, group=32, residual=32, sinks=sinks) for axis in (keys, values)))
 
 
 VARIANTS: dict[str, Variant] = {
@@ -79,6 +79,10 @@ VARIANTS: dict[str, Variant] = {
     "int2_token_channel": quantized("2 bits, keys a token, values a channel, window 32", _two_bits(TOKEN, CHANNEL)),
     "int2_channel_channel": quantized(
         "2 bits, keys a channel, values a channel, window 32", _two_bits(CHANNEL, CHANNEL)
+    ),
+    "kivi2_sinks": quantized("KIVI, 2 bits, groups of 32, window 32, 4 sinks", kivi(2, 32, residual=32, sinks=4)),
+    "int2_channel_channel_sinks": quantized(
+        "2 bits, keys a channel, values a channel, window 32, 4 sinks", _two_bits(CHANNEL, CHANNEL, sinks=4)
     ),
     "kivi2_v0": quantized(
         "KIVI, 2 bits, window 32 for keys, none for values",

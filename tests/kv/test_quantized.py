@@ -24,8 +24,18 @@ SCHEMES = [
     Scheme(Uniform(4), CHANNEL, group=2, residual=6),
     Scheme(Uniform(4, symmetric=True), CHANNEL, group=4, residual=12),
     Scheme(ScaledFloat8(), CHANNEL, group=5, residual=5),
+    Scheme(Uniform(2), TOKEN, group=8, residual=3, sinks=4),
+    Scheme(Uniform(2), CHANNEL, group=3, residual=6, sinks=5),
 ]
-FORMATS = [INT8, FP8, FP8_SCALED, per_token(Uniform(4), 4, residual=3), kivi(2, 4, 8), kivi(4, 4, 4), kivi(8, 8, 16)]
+FORMATS = [
+    INT8,
+    FP8,
+    FP8_SCALED,
+    per_token(Uniform(4), 4, residual=3),
+    kivi(2, 4, 8),
+    kivi(4, 4, 4),
+    kivi(8, 8, 16, sinks=3),
+]
 schemes = st.sampled_from(SCHEMES)
 
 
@@ -45,7 +55,7 @@ class TokenList:
     """A store written as lists of single tokens [KV_HEADS, DIM], with the window's rule in its own words."""
 
     def __init__(self, scheme):
-        self.scheme, self.past, self.window = scheme, [], []
+        self.scheme, self.sinks, self.past, self.window = scheme, [], [], []
 
     def rounded(self, tokens):
         axis, group = (-2, self.scheme.group) if self.scheme.axis == CHANNEL else (-1, self.scheme.group or DIM)
@@ -55,6 +65,9 @@ class TokenList:
 
     def append(self, tokens):
         for token in tokens:
+            if len(self.sinks) < self.scheme.sinks:
+                self.sinks.append(token)
+                continue
             self.window.append(token)
             if self.scheme.axis == TOKEN and len(self.window) > self.scheme.residual:
                 self.past += self.rounded([self.window.pop(0)])
@@ -63,15 +76,15 @@ class TokenList:
                 self.window = []
 
     def truncate(self, length):
+        self.sinks, length = self.sinks[:length], max(0, length - len(self.sinks))
         tokens, quantized = (self.past + self.window)[:length], min(len(self.past), length)
         if self.scheme.axis == CHANNEL:
             quantized -= quantized % self.scheme.group
         self.past, self.window = tokens[:quantized], tokens[quantized:]
 
     def read(self):
-        return (
-            torch.stack(self.past + self.window, dim=1) if self.past or self.window else torch.empty(KV_HEADS, 0, DIM)
-        )
+        tokens = self.sinks + self.past + self.window
+        return torch.stack(tokens, dim=1) if tokens else torch.empty(KV_HEADS, 0, DIM)
 
 
 actions = st.lists(
@@ -118,10 +131,12 @@ def test_the_window_is_exact_and_as_long_as_the_scheme_says(scheme, tokens, seed
     new = random(tokens, KV_HEADS, seed).transpose(0, 1)
     store = new_store(scheme)
     store.append(0, 0, new)
-    kept = tokens % scheme.residual if scheme.axis == CHANNEL else min(tokens, scheme.residual)
-    assert store.waiting[0][0] == kept and store.quantized[0][0] == tokens - kept
+    sinks = min(tokens, scheme.sinks)
+    kept = (tokens - sinks) % scheme.residual if scheme.axis == CHANNEL else min(tokens - sinks, scheme.residual)
+    assert (store.spared[0][0], store.quantized[0][0], store.waiting[0][0]) == (sinks, tokens - sinks - kept, kept)
     assert torch.equal(store.read(0, 0)[:, tokens - kept :], new[:, tokens - kept :])
-    assert kept == tokens or not torch.equal(store.read(0, 0), new)
+    assert torch.equal(store.read(0, 0)[:, :sinks], new[:, :sinks])
+    assert kept + sinks == tokens or not torch.equal(store.read(0, 0), new)
 
 
 @given(
@@ -167,9 +182,10 @@ def bytes_per_token(scheme: Scheme) -> float:
 @pytest.mark.parametrize("capacity", [40, 47])
 def test_reserved_bytes_are_the_formula_s(scheme, capacity):
     store = new_store(scheme, capacity=capacity, dtype=torch.bfloat16)
-    whole_groups = capacity // scheme.group * scheme.group if scheme.axis == CHANNEL else capacity - scheme.residual
-    window = formula["kv.bytes_per_token"](n_layers=LAYERS, n_kv=KV_HEADS, d_h=DIM, b_kv=2) / 2
-    assert store.nbytes == 3 * (whole_groups * bytes_per_token(scheme) + scheme.residual * window)
+    behind = capacity - scheme.sinks
+    coded = behind // scheme.group * scheme.group if scheme.axis == CHANNEL else behind - scheme.residual
+    exact = formula["kv.bytes_per_token"](n_layers=LAYERS, n_kv=KV_HEADS, d_h=DIM, b_kv=2) / 2
+    assert store.nbytes == 3 * (coded * bytes_per_token(scheme) + (scheme.residual + scheme.sinks) * exact)
 
 
 @pytest.mark.parametrize(("format", "bits"), [(INT8, 8.25), (INT4, 5.0), (FP8, 8.0), (FP8_SCALED, 8.5)])
@@ -245,8 +261,8 @@ def test_an_impossible_pass_is_refused_and_reserves_nothing(plan):
     ("call", "sentence"),
     [
         (lambda: Scheme(Uniform(8), axis="head"), "axis='head': scales are shared along 'token' or 'channel'"),
-        (lambda: Scheme(Uniform(8), group=0), "group=0, residual=0: need a group of 1 or more"),
-        (lambda: Scheme(Uniform(8), residual=-1), "group=None, residual=-1: need a group of 1 or more"),
+        (lambda: Scheme(Uniform(8), group=0), "group=0, residual=0, sinks=0: need a group of 1 or more"),
+        (lambda: Scheme(Uniform(8), residual=-1), "group=None, residual=-1, sinks=0: need a group of 1 or more"),
         (lambda: kivi(2, 32, 100), "group=32, residual=100: scales a channel need a group of tokens, and a residual"),
         (lambda: kivi(2, 32, 0), "group=32, residual=0: scales a channel need"),
         (lambda: new_cache(INT4), "head_dim=8 is not a whole number of groups of 32 channels"),
