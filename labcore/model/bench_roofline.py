@@ -9,15 +9,11 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from labcore.bench.record import Row, RunBuilder
 from labcore.bench.timing import alternate, measure
@@ -25,13 +21,13 @@ from labcore.model.bench import MODEL, PROMPT, Decoder, layer_parameters, new_ca
 from labcore.model.checkpoints import fetch
 from labcore.model.llama import Llama
 from labcore.model.loader import load_model, open_checkpoint
+from labcore.model.parts import count_operators, step_parts
 from labcore.model.stats import kv_bytes_per_token, weight_bytes_per_pass
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 STEPS, SAMPLES = 4, 7
 CONTEXT = PROMPT + STEPS // 2  # cached tokens that the steps of one sample read on average
 PREFILL = 256
-PARTS = ("linear", "attention", "other")
 
 
 def suite(run: RunBuilder) -> None:
@@ -48,93 +44,6 @@ def suite(run: RunBuilder) -> None:
         return run.skip("cpu.product", "this torch has no oneDNN to pack weights with")
     for batch in BATCHES:
         run.add(product_row(run, model, batch))
-
-
-class Parts:
-    """Splits a step between the linear layers, attention and everything else: seconds, or operators called."""
-
-    def __init__(self) -> None:
-        self.at = "other"
-        self.seconds: Counter[str] = Counter()
-        self.operators: Counter[str] = Counter()
-        self.since = time.perf_counter()
-
-    def enter(self, part: str) -> None:
-        """What has passed since the last call belongs to the part left; from now on it belongs to `part`."""
-        now = time.perf_counter()
-        self.seconds[self.at] += now - self.since
-        self.at, self.since = part, now
-
-    @contextmanager
-    def watching(self, model: Llama) -> Iterator[None]:
-        """Every nn.Linear of `model` reports when it starts and when it has finished."""
-        hooks = []
-        for module in model.modules():
-            if isinstance(module, nn.Linear):
-                hooks.append(module.register_forward_pre_hook(lambda *_: self.enter("linear")))
-                hooks.append(module.register_forward_hook(lambda *_: self.enter("other")))
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-
-class WatchedDecoder(Decoder):
-    """A Decoder whose attention reports to `parts`; everything else is the step that is timed without it."""
-
-    def __init__(self, parts: Parts, *args) -> None:
-        super().__init__(*args)
-        self.parts = parts
-
-    @torch.inference_mode()
-    def step(self) -> None:
-        attend = self.cache.extend([(slot, 1) for slot in self.slots])
-
-        def watched(*args) -> Tensor:
-            self.parts.enter("attention")
-            out = attend(*args)
-            self.parts.enter("other")
-            return out
-
-        self.tokens = self.model(self.tokens, attend.positions, watched).argmax(-1)
-
-
-class CountOperators(TorchDispatchMode):
-    """Adds each operator that torch dispatches, views included, to the part it was called in."""
-
-    def __init__(self, parts: Parts) -> None:
-        super().__init__()
-        self.parts = parts
-
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        self.parts.operators[self.parts.at] += 1
-        return operator(*args, **(kwargs or {}))
-
-
-def split(model: Llama, ids: Sequence[int], batch: int) -> dict:
-    """Seconds a decode step spends in each part, and the operators it calls there.
-
-    The seconds are those of the median of SAMPLES runs, so that they add up to one that happened.
-    """
-    parts = Parts()
-    decoder, found = WatchedDecoder(parts, model, ids, batch, PROMPT + STEPS), []
-    with parts.watching(model):
-        decoder.run(STEPS)
-        for _ in range(SAMPLES):
-            decoder.rewind()
-            parts.seconds.clear()
-            parts.enter("other")
-            parts.seconds.clear()
-            for _ in range(STEPS):
-                decoder.step()
-            parts.enter("other")
-            found.append({part: parts.seconds[part] / STEPS for part in PARTS})
-        decoder.rewind()
-        with CountOperators(parts):
-            decoder.step()
-    seconds = sorted(found, key=lambda one: sum(one.values()))[SAMPLES // 2]
-    return {"seconds": seconds, "operators": {part: parts.operators[part] for part in PARTS}}
 
 
 def attention_flops(model: Llama, context: float) -> float:
@@ -171,7 +80,12 @@ def step_row(run: RunBuilder, model: Llama, ids: Sequence[int], batch: int, alon
         flops=float(flops),
         bytes=float(weights + cache),
         shape={"model": MODEL, "batch": batch, "context": CONTEXT},
-        config={"weights": weights, "cache": cache, **split(model, ids, batch)},
+        config={
+            "weights": weights,
+            "cache": cache,
+            "seconds": step_parts(model, ids, batch, STEPS, SAMPLES),
+            "operators": count_operators(model, ids, batch),
+        },
         correct={
             "pass": bool((decoder.tokens == alone).all()),
             "how": "every sequence ends on the token it gets alone",
@@ -218,7 +132,7 @@ def prefill_row(run: RunBuilder, model: Llama, ids: list[int]) -> Row:
 def product_row(run: RunBuilder, model: Llama, batch: int) -> Row:
     """Every weight matrix once, in the order of a pass, times `batch` rows: packed ahead beside nn.Linear's own way.
 
-    oneDNN packs a matrix into the tiles its kernel reads; nn.Linear hands over the plain one at each call.
+    Packed is in the order of tiles in which the kernel of oneDNN reads; nn.Linear hands over rows at each call.
     """
     weights = [module.weight for module in model.modules() if isinstance(module, nn.Linear)]
     packed = [torch.ops.mkldnn._reorder_linear_weight(weight.detach(), batch) for weight in weights]
@@ -246,7 +160,7 @@ def product_row(run: RunBuilder, model: Llama, batch: int) -> Row:
         what=f"all {len(weights)} weight matrices times {batch} row{'s' * (batch > 1)}, fp32, packed ahead",
         ours=took["ahead"],
         baseline=took["plain"],
-        baseline_name="torch.nn.Linear, which packs at each call",
+        baseline_name="torch.nn.Linear, from the plain matrix",
         unit="s",
         kind="speedup",
         floor=max(size / beta, flops / rate),

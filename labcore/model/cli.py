@@ -6,6 +6,7 @@ import sys
 from labcore.core.errors import InputError
 from labcore.core.sampling_params import SamplingParams
 
+STEPS = 4  # timed decode steps a sample
 HELP = "answer a prompt with a real model on this machine"
 
 
@@ -24,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, help="makes a sampled answer reproducible")
     parser.add_argument("--stop", action="append", default=[], help="end the answer before this text; may be repeated")
-    parser.add_argument("--quantization", choices=["gguf"], help="gguf: compute from the file's own 4-bit blocks, faster")
+    parser.add_argument(
+        "--quantization", choices=["gguf"], help="gguf: compute from the file's own 4-bit blocks, faster"
+    )
     parser.add_argument("--device", help="a torch device; default is the GPU if there is one, else the CPU")
     parser.add_argument("--threads", type=int, help="torch threads")
     parser.add_argument(
@@ -45,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from labcore.model.llm import LLM
-    from labcore.model.stats import read_bandwidth, summary
+    from labcore.model.parts import step_parts
+    from labcore.model.stats import parts_line, read_bandwidth, summary
 
     if args.threads is not None:
         if args.threads < 1:
@@ -61,4 +65,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(llm.generate(prompt, params)[0].outputs[0].text)
     print(summary(llm.stats, llm.model, read_bandwidth(llm.device)), file=sys.stderr)
+    room = llm.model.config.context - STEPS
+    length = min(llm.stats.prompt_tokens + llm.stats.new_tokens // 2, room)
+    ids = (llm.tokenizer.encode(prompt) * length)[:length]  # the answer's mean length
+    print(parts_line(step_parts(llm.model, ids, steps=STEPS)), file=sys.stderr)
     return 0

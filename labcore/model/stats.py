@@ -77,6 +77,13 @@ def read_bandwidth(device: torch.device) -> float:
     return 4 * count / statistics.median(measure(source.sum, rounds=5, sync=sync))
 
 
+def parts_line(seconds: dict[str, float]) -> str:
+    """One line for people: the shares of a decode step, from `parts.step_parts`."""
+    whole = sum(seconds.values())
+    shares = ", ".join(f"{part} {taken / whole:.0%}" for part, taken in seconds.items())
+    return f"a decode step at this length takes {1e3 * whole:.1f} ms with timers in it: {shares}"
+
+
 def summary(stats: RunStats, model: Llama, bandwidth: float | None = None) -> str:
     """One line for people: rates, and the share of `bandwidth` (B/s) that decoding read at."""
     line = f"prompt {stats.prompt_tokens} tokens in {stats.prefill_seconds:.2f} s ({stats.prefill_rate:.0f} tokens/s)"

@@ -1,6 +1,7 @@
 """`labcore generate` and the model's part of `labcore doctor`."""
 
 import io
+import re
 import subprocess
 import sys
 
@@ -25,6 +26,8 @@ def test_generate_answers_and_reports_its_rates(smollm2_path, capsys, option):
     out, err = capsys.readouterr()
     assert code == 0 and out == "The capital of France is Paris.\n"
     assert "tokens/s" in err and "of 100.0 GB/s" in err and "of measured bandwidth" in err
+    shares = re.search(r"linear (\d+)%, attention (\d+)%, other (\d+)%", err)
+    assert shares and 97 <= sum(map(int, shares.groups())) <= 103
 
 
 @pytest.mark.model
