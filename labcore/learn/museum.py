@@ -29,7 +29,7 @@ class Exhibit:
     """One defect. origin: where it was seen; story: what went wrong there and why.
 
     owner, function: the code it is in here; right, wrong: the line as it is and as it would be. killed_by: the name of
-    the check that catches it, as in `labcore.engine.check`.
+    the check that catches it, as in `labcore.engine.check`; seed: the random trace to begin with, for rare defects.
     """
 
     id: str
