@@ -1,6 +1,6 @@
 """Who runs first, who is admitted, who is preempted: everything about scheduling that is a matter of taste.
 
-The scheduler asks a policy at four points and does the rest itself. Each policy below changes what it must and nothing
+The scheduler asks a policy at a few points and does the rest itself. Each policy below changes what it must and nothing
 else. None may starve the request that is first by `key` among those it lets run: that request is never preempted, so
 every trace ends.
 """
