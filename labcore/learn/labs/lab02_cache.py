@@ -123,7 +123,7 @@ def one_pass(attempt: Attempt, model: Probe, cache: HandedOut, past: Tensor, new
             "in every layer"
         )
     if not same_value(got, want, CLOSE, 0.0):
-        raise Fault(f"{call} gave logits that an uncached pass over the same {held + len(new)} tokens does not: {says}")
+        raise Fault(f"{call} gave other logits than a pass over the whole sequence without a cache: {says}")
 
 
 def seeded_pieces(attempt: Attempt) -> None:
@@ -193,7 +193,7 @@ def streams(tokens: int, sinks: int, window: int, says: str) -> Callable[[Attemp
             )
         wrong = [i for i in range(tokens) if not same_value(got[i], want[i], CLOSE, 0.0)]
         if wrong:
-            raise Fault(f"{call} is right up to token {wrong[0]} and diverges there: {says}")
+            raise Fault(f"{call} diverges at token {wrong[0]} and is right before it: {says}")
 
     return stage
 
@@ -273,7 +273,7 @@ EXERCISES = (
         ),
         difficulty=2,
         importance=3,
-        minutes=(10, 15),
+        minutes=(8, 12),
         rel_tol=1e-5,
         abs_tol=1e-6,
     ),
@@ -307,7 +307,7 @@ EXERCISES = (
         ),
         difficulty=2,
         importance=3,
-        minutes=(12, 18),
+        minutes=(10, 15),
         changes_inputs=True,
     ),
     Exercise(
@@ -339,6 +339,6 @@ EXERCISES = (
         ),
         difficulty=3,
         importance=3,
-        minutes=(10, 16),
+        minutes=(10, 15),
     ),
 )

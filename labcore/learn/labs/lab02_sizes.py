@@ -207,7 +207,7 @@ EXERCISES = (
         ),
         difficulty=2,
         importance=3,
-        minutes=(10, 15),
+        minutes=(8, 12),
     ),
     Exercise(
         id="kv.fit",
@@ -251,7 +251,7 @@ EXERCISES = (
         ),
         difficulty=2,
         importance=3,
-        minutes=(8, 12),
+        minutes=(6, 10),
     ),
     Exercise(
         id="kv.falsify",
@@ -274,6 +274,6 @@ EXERCISES = (
         ),
         difficulty=3,
         importance=3,
-        minutes=(10, 15),
+        minutes=(8, 12),
     ),
 )

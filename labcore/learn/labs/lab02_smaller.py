@@ -9,6 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 from labcore.learn.exercises import Attempt, Exercise, Fault, Mistake, agrees, oracle, trap
 from labcore.learn.labs import lab02_references as ref
+from labcore.learn.labs.lab02_tools import expanded_attention
 
 LAB = "lab02"
 
@@ -21,13 +22,11 @@ def drawn_latents(
     return tuple(torch.tensor(generator.standard_normal(shape)) for shape in shapes)
 
 
-def expanded_attention(q_nope, q_rope, latent, k_rope, W_uk, W_uv, scale: float | None = None):
-    """The same step as the equations of the paper have it: a key and a value for every head and token."""
-    keys = torch.einsum("hdc,tc->htd", W_uk, latent)
-    values = torch.einsum("hvc,tc->htv", W_uv, latent)
-    scale = (q_nope.shape[1] + q_rope.shape[1]) ** -0.5 if scale is None else scale
-    scores = torch.einsum("hd,htd->ht", q_nope, keys) + q_rope @ k_rope.T
-    return torch.einsum("ht,htv->hv", (scores * scale).softmax(-1), values)
+def at_scale(scale: float, *args: Tensor) -> Tensor:
+    """The step with its scores scaled by `scale`, by way of longer or shorter queries."""
+    q_nope, q_rope, *rest = args
+    factor = scale * (q_nope.shape[1] + q_rope.shape[1]) ** 0.5
+    return expanded_attention(factor * q_nope, factor * q_rope, *rest)
 
 
 class Results(TorchFunctionMode):
@@ -115,13 +114,13 @@ EXERCISES = (
         mistakes=(
             Mistake(
                 "absorbing changes where the product is taken, not the scale: √(d_h + d_R), not √(d_c + d_R)",
-                lambda *a: expanded_attention(*a, scale=(a[2].shape[1] + a[1].shape[1]) ** -0.5),
+                lambda *a: at_scale((a[2].shape[1] + a[1].shape[1]) ** -0.5, *a),
             ),
             Mistake(
                 "the rotary part is in the scale as well: √(d_h + d_R)",
-                lambda *a: expanded_attention(*a, scale=a[0].shape[1] ** -0.5),
+                lambda *a: at_scale(a[0].shape[1] ** -0.5, *a),
             ),
-            Mistake("scores are divided by √(d_h + d_R)", lambda *a: expanded_attention(*a, scale=1.0)),
+            Mistake("scores are divided by √(d_h + d_R)", lambda *a: at_scale(1.0, *a)),
             Mistake(
                 "the rotary part of the scores is missing: q_rope · k_rope",
                 lambda *a: expanded_attention(a[0], 0 * a[1], *a[2:]),
@@ -140,7 +139,7 @@ EXERCISES = (
         ),
         difficulty=3,
         importance=3,
-        minutes=(12, 18),
+        minutes=(10, 15),
     ),
     Exercise(
         id="kv.quantize",
@@ -202,7 +201,7 @@ EXERCISES = (
         ),
         difficulty=2,
         importance=2,
-        minutes=(10, 15),
+        minutes=(8, 12),
         rel_tol=1e-5,
         abs_tol=1e-6,
     ),
