@@ -5,6 +5,7 @@ Nothing is copied until a tensor is asked for, and then only that tensor. Source
 """
 
 import math
+import mmap
 import struct
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,7 +58,8 @@ class GGUFFile:
             raise DataError(f"{self.path}: no such file")
         if self.path.stat().st_size == 0:
             raise DataError(f"{self.path}: the file is empty")
-        self._bytes = np.memmap(self.path, dtype=np.uint8, mode="r").view(np.ndarray)
+        mapped = np.memmap(self.path, dtype=np.uint8, mode="r")
+        self._map, self._bytes = mapped._mmap, mapped.view(np.ndarray)
         self.version, tensor_count, self.metadata, table = self._read_header()
         self.tensors = self._place_tensors(table, tensor_count)
 
@@ -66,6 +68,11 @@ class GGUFFile:
         info = self.info(name)
         row = info.format.row_bytes(info.shape[-1])
         return self._bytes[info.offset : info.offset + info.nbytes].reshape(*info.shape[:-1], row)
+
+    def drop_pages(self) -> None:
+        """Give back the memory that holds what was read so far; it is read from the file again when it is needed."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def tensor(self, name: str) -> np.ndarray:
         """The tensor dequantized to float32 [*shape]."""

@@ -29,6 +29,7 @@ def serve_blocks(model: Llama, checkpoint: Checkpoint) -> None:
     raw, format = checkpoint.blocks("embed_tokens.weight")
     model.embed_tokens = BlockEmbedding(raw, format)
     model.lm_head = BlockLinear(raw, format)
+    checkpoint.file.drop_pages()
 
 
 class CompiledStack(nn.Module):
@@ -38,7 +39,10 @@ class CompiledStack(nn.Module):
         super().__init__()
         config = checkpoint.config
         self.n_heads, self.n_kv_heads = config.n_heads, config.n_kv_heads
-        self.products = nn.ModuleList(products(checkpoint, i) for i in range(config.n_layers))
+        self.products = nn.ModuleList()
+        for i in range(config.n_layers):
+            self.products.append(products(checkpoint, i))
+            checkpoint.file.drop_pages()  # packed now: the file need not stay in memory beside it
         self.layers = CompiledLayers([tuple(four) for four in self.products])
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:

@@ -74,6 +74,13 @@ def test_raw_is_a_read_only_view_of_the_map(written):
     assert not raw.flags.owndata and not raw.flags.writeable
 
 
+def test_dropped_pages_are_read_again(written):
+    file = GGUFFile(written[0] if isinstance(written, tuple) else written)
+    before = {name: file.raw(name).tobytes() for name in file.tensors}
+    file.drop_pages()
+    assert {name: file.raw(name).tobytes() for name in file.tensors} == before
+
+
 def test_tensor_data_begins_at_the_files_own_alignment(tmp_path):
     path = tmp_path / "aligned.gguf"
     writer = gguf.GGUFWriter(path, "llama")
