@@ -211,7 +211,7 @@ def _add_transformers(run, ours: Decoder, fast, path, ids, long_ids, workload, f
         with torch.inference_mode():
             peer16(long, use_cache=True, logits_to_keep=1)
 
-    took = alternate({"ours": lambda: prefill(fast, long_ids), "peer": forward}, rounds=7, per_round=2, min_time=0)
+    took = alternate({"ours": lambda: prefill(fast, long_ids), "peer": forward}, rounds=5, per_round=1, min_time=0)
     flops = 2 * LONG_PROMPT * layer_parameters(fast)
     run.add(
         Row(
