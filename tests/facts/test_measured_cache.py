@@ -14,6 +14,8 @@ LLAMA_LIKE |= {"intermediate_size": 16, "vocab_size": 64, "max_position_embeddin
 EXPERTS = {"num_local_experts": 2, "num_experts_per_tok": 1}
 WIDE = LLAMA_LIKE | {"head_dim": 24, "sliding_window": 5}
 KINDS = ["sliding_attention", "sliding_attention", "full_attention"]
+GEMMA4 = WIDE | {"layer_types": KINDS}
+GEMMA4 |= {"vocab_size_per_layer_input": 64, "hidden_size_per_layer_input": 8}  # else tables of 67 M weights a layer
 FALCON = {"num_hidden_layers": 3, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 64}
 
 MODELS = [
@@ -29,12 +31,9 @@ MODELS = [
     ("gemma2", WIDE),
     ("gemma3_text", WIDE | {"num_hidden_layers": 7}),
     ("gemma3_text", WIDE | {"num_hidden_layers": 4, "sliding_window_pattern": 2}),
-    ("gemma4_text", WIDE | {"layer_types": KINDS, "global_head_dim": 40}),
-    (
-        "gemma4_text",
-        WIDE | {"layer_types": KINDS, "global_head_dim": 40, "attention_k_eq_v": True, "num_global_key_value_heads": 1},
-    ),
-    ("gemma4_text", WIDE | {"num_hidden_layers": 6, "layer_types": KINDS * 2, "num_kv_shared_layers": 3}),
+    ("gemma4_text", GEMMA4 | {"global_head_dim": 40}),
+    ("gemma4_text", GEMMA4 | {"global_head_dim": 40, "attention_k_eq_v": True, "num_global_key_value_heads": 1}),
+    ("gemma4_text", GEMMA4 | {"num_hidden_layers": 6, "layer_types": KINDS * 2, "num_kv_shared_layers": 3}),
     ("gpt_oss", WIDE | EXPERTS | {"num_hidden_layers": 4}),
     ("cohere2", WIDE | {"num_hidden_layers": 5}),
     ("falcon", FALCON | {"multi_query": True, "new_decoder_architecture": False}),
