@@ -56,6 +56,12 @@ def test_the_book_asks_about_ten_questions_of_what_it_has():
     assert linked <= set(listed_files())
 
 
+def test_every_chapter_and_lab_of_the_book_has_its_line_in_the_paths():
+    known = {topic.get(kind) for topic in PATHS["topics"] for kind in ("chapter", "lab")}
+    listed = [page for page in listed_files() if page.rsplit("/")[-1][:2].isdigit() or page.startswith("labs/")]
+    assert [page for page in listed if page not in known] == [], "add a line to book/paths.yml"
+
+
 def test_pages_that_are_not_listed_are_left_out_with_their_questions():
     spec = made(FIRST).spec
     assert [t["title"] for t in spec["topics"]] == ["Units and notation", "Why decoding is bandwidth-bound"]
