@@ -16,7 +16,6 @@ from labcore.model.checkpoints import fetch
 from labcore.model.loader import load_model, open_checkpoint
 
 MODEL = "smollm2-135m"
-TOKENS = 512  # of the prose
 FIRST = 256  # tokens before this one are read but not scored: most budgets have room for them
 METHOD = f"token by token, teacher forced, one text; exp of the mean -ln p of its tokens from {FIRST} on"
 
@@ -25,7 +24,7 @@ def suite(run: RunBuilder) -> None:
     """Perplexity, KL, top-1 agreement and needle recall of every registered cache, all decoded side by side."""
     checkpoint = open_checkpoint(fetch(MODEL))
     model, tokenizer = load_model(checkpoint), checkpoint.tokenizer()
-    ids, hay = prose(tokenizer)[:TOKENS], haystack(tokenizer)
+    ids, hay = prose(tokenizer), haystack(tokenizer)
     variants = VARIANTS | LOSSY | low_rank(model, tokenizer.encode(texts()["calibration"]))
     capacity = max(len(ids), len(hay.ids))
     with pinned_threads(1):

@@ -123,7 +123,7 @@ LOSSY: dict[str, Variant] = {
     **{f"window_{tokens}": window(tokens) for tokens in (64, 128, 256)},
     **{f"sinks_{tokens}": sinks(tokens) for tokens in (64, 128, 256)},
     **{f"h2o_{tokens}": h2o(tokens) for tokens in (64, 128, 256)},
-    **{f"scissorhands_{tokens}": scissorhands(tokens) for tokens in (64, 128, 256)},
+    **{f"scissorhands_{tokens}": scissorhands(tokens) for tokens in (64, 128)},
     **{f"hybrid_{n_local}_to_1": hybrid(64, n_local) for n_local in (1, 5)},
     "cla_pair": shared("one layer reads the keys and values of the layer below", one_pair),
     "cla_2": shared("every second layer reads those of the layer below", lambda n_layers: cla_owners(n_layers, 2)),
@@ -133,31 +133,25 @@ LOSSY: dict[str, Variant] = {
 
 def low_rank(model: Llama, calibration: Sequence[int]) -> dict[str, Variant]:
     """Latent caches of this model: bases from its weights alone, and from the keys and values of `calibration`."""
-    found = {"svd": weight_covariance(model), "latent": activation_covariance(model, calibration)}
+    weights, before = weight_covariance(model), activation_covariance(model, calibration)
     after = activation_covariance(model, calibration, rotated=True)
+    names = {"svd_256": (weights, 256, True)}
+    names |= {f"latent_{rank}": (before, rank, True) for rank in (64, 128, 192, 256)}
+    names |= {f"rotated_{rank}": (after, rank, False) for rank in (128, 192, 256)}
+    return {name: latent(*setting) for name, setting in names.items()}
 
-    def variant(covariance: Tensor, rank: int, what: str, before: bool) -> Variant:
-        def make(model: Llama, capacity: int) -> LatentKVCache:
-            rotate = rotary(model) if before else None
-            _, n_kv, d_h = shape(model)
-            return LatentKVCache(
-                principal_basis(covariance, rank), n_kv, d_h, rotate=rotate, slots=1, capacity=capacity
-            )
 
-        def nbytes(model: Llama, capacity: int) -> float:
-            width = {"n_layers": model.config.n_layers, "b_kv": model.norm.weight.itemsize}
-            return formula["kv.bytes"](kappa=formula["kv.latent_bytes_per_token"](d_c=rank, **width), L=capacity, B=1)
+def latent(covariance: Tensor, rank: int, before_rotation: bool) -> Variant:
+    """The cache of the leading directions of `covariance`, which is that of this model's keys and values."""
 
-        return Variant(f"rank {rank} of {covariance.shape[-1]}, {what}", make, nbytes)
+    def make(model: Llama, capacity: int) -> LatentKVCache:
+        basis, rotate = principal_basis(covariance, rank), rotary(model) if before_rotation else None
+        return LatentKVCache(basis, *shape(model)[1:], rotate=rotate, slots=1, capacity=capacity)
 
-    return {
-        **{f"svd_{rank}": variant(found["svd"], rank, "singular vectors of the weights", True) for rank in (256, 320)},
-        **{
-            f"latent_{rank}": variant(found["latent"], rank, "principal directions of activations", True)
-            for rank in (64, 128, 192, 256)
-        },
-        **{
-            f"rotated_{rank}": variant(after, rank, "principal directions after rotation", False)
-            for rank in (128, 192, 256)
-        },
-    }
+    def nbytes(model: Llama, capacity: int) -> float:
+        width = {"n_layers": model.config.n_layers, "b_kv": model.norm.weight.itemsize}
+        kappa = formula["kv.latent_bytes_per_token"](d_c=rank, **width)
+        return formula["kv.bytes"](kappa=kappa, L=capacity, B=1)
+
+    when = "before" if before_rotation else "after"
+    return Variant(f"keys and values in {rank} of {covariance.shape[-1]} directions, {when} rotation", make, nbytes)
