@@ -85,6 +85,13 @@ def test_kv_bytes_are_the_facts(config, tokens):
     assert ref.kv_bytes(published_config(config.id), tokens) == config.kv_bytes(tokens)
 
 
+def test_layers_that_slide_without_a_window_keep_every_token():
+    config = published_config("gpt-oss-20b")
+    plain = {k: v for k, v in config.items() if k not in ("sliding_window", "layer_types")}
+    assert "sliding_attention" in config["layer_types"]
+    assert ref.kv_bytes(config | {"sliding_window": None}, 5000) == ref.kv_bytes(plain, 5000)
+
+
 @pytest.mark.parametrize("id", ["falcon-180b", "gemma-3-27b"])
 def test_what_the_lab_leaves_out_its_function_gets_wrong_as_the_lab_says(id):
     assert ref.kv_bytes(published_config(id), 100_000) != facts.model(id).kv_bytes(100_000)

@@ -38,8 +38,8 @@ def kv_bytes(config, tokens):
     head_dim = config.get("head_dim") or config["hidden_size"] // n_heads
     per_token = 2 * (config.get("num_key_value_heads") or n_heads) * head_dim  # elements of a key and a value
     window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
-    kinds = config.get("layer_types") or ["sliding_attention" if window else "full_attention"] * n_layers
-    kept = sum(min(tokens, window) if kind == "sliding_attention" else tokens for kind in kinds)
+    kinds = config.get("layer_types") or ["sliding_attention"] * n_layers
+    kept = sum(min(tokens, window) if window and kind == "sliding_attention" else tokens for kind in kinds)
     return 2 * per_token * kept
 
 
