@@ -19,6 +19,7 @@ from labcore.formulas import (  # noqa: F401, I001 (importing declares; this is 
     capacity,
     context_parallel,
     paging,
+    batching,
 )
 from labcore.formulas.derivation import DerivationError, same
 from labcore.formulas.notation import NotationRow, notation_rows

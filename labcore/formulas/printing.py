@@ -97,6 +97,13 @@ class _Numpy(NumPyPrinter):
         return self._pairwise(self._module_format("numpy.minimum"), expr)
 
 
+class _JavaScript(JavascriptCodePrinter):
+    """JavaScript on which every expression stands alone: sympy would declare γ as a variable before it."""
+
+    def _print_EulerGamma(self, expr: sp.Expr) -> str:
+        return repr(float(expr))
+
+
 def latex(expr: sp.Basic) -> str:
     """LaTeX of an expression over the shared symbols."""
     return FieldLatex().doprint(expr)
@@ -105,7 +112,7 @@ def latex(expr: sp.Basic) -> str:
 def javascript(expr: sp.Basic) -> str:
     """A JavaScript expression in the input names, on one line. Raises ValueError for what JavaScript lacks."""
     try:
-        text = re.sub(r"\s*\n\s*", " ", JavascriptCodePrinter().doprint(expr))
+        text = re.sub(r"\s*\n\s*", " ", _JavaScript().doprint(expr))
     except NotImplementedError:
         text = "Not supported"
     if "Not supported" in text or "%" in text:  # JavaScript's remainder takes the sign of the dividend

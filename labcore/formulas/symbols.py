@@ -95,6 +95,9 @@ price_hour = symbol("price_hour", r"C_{\mathrm{h}}", "USD/h", "price of the mach
 # Latency
 e2e = symbol("e2e", r"\mathrm{E2E}", "s", "time from request to last token", 0.5, 100)
 ttft = symbol("ttft", r"\mathrm{TTFT}", "s", "time to first token", 0.01, 5)
+latency = symbol("latency", r"W_{\mathrm{req}}", "s", "time a request spends in the system", 0.1, 100)
+request_rate = symbol("request_rate", r"\lambda", "request/s", "requests that arrive in a second", 0.1, 1000)
+t_queue = symbol("t_queue", r"t_{\mathrm{queue}}", "s", "wait before the first chunk", 0, 10, domain="nonnegative")
 n_out = count("n_out", r"n_{\mathrm{out}}", "tokens", "tokens generated for a request", 2, 4096)
 
 # Machine
@@ -163,9 +166,13 @@ G = count("G", "G", "elements", "elements that share a scale", 16, 256)
 
 # Cache
 n = symbol("n", r"n", "tokens", "tokens of one sequence, or their mean", 1, 131072)
+n_max = symbol("n_max", r"n_{\mathrm{max}}", "tokens", "tokens of the longest answer in a batch", 1, 131072)
 S = count("S", "S", "slots", "slots in a KV block, one token each", 1, 512)
 n_keep = count("n_keep", r"n_{\mathrm{keep}}", "tokens", "tokens whose keys and values are read", 16, 8192)
 L = count("L", "L", "tokens", "context tokens of a sequence", 1, 131072, domain="nonnegative")
+L_hit = count(
+    "L_hit", r"L_{\mathrm{hit}}", "tokens", "leading tokens found in a prefix cache", 1, 131072, domain="nonnegative"
+)
 W = count("W", "W", "tokens", "tokens an attention window holds, the newest included", 128, 65536)
 kappa = symbol("kappa", r"\kappa", "B/token", "KV bytes a token", 1e3, 1e7, integer=True)
 throughput = symbol("throughput", "X", "tok/s", "output tokens a second, all GPUs together", 1, 1e6)

@@ -10,7 +10,7 @@ from labcore.formulas.symbols import TABLE
 
 
 class Reader:
-    """Recursive descent over sums, juxtaposed products, powers, fractions, brackets, min, max, floor and ceiling."""
+    """Recursive descent over sums, juxtaposed products, powers, fractions, brackets, min, max, floor, ceiling, log."""
 
     def __init__(self, text: str, values: Mapping[str, float]) -> None:
         self.rest = text.strip()
@@ -74,6 +74,10 @@ class Reader:
             value = self.group()
             self.need(r"\\right\\r(floor|ceil)")
             return float(math.floor(value) if "floor" in name else math.ceil(value))
+        if self.take(r"\\log(?![a-z])"):
+            return math.log(self.group())
+        if self.take(r"\\gamma(?![a-z])"):
+            return 0.5772156649015329  # Euler's
         if self.rest.startswith(r"\left("):
             (value,) = self.bracket()
             return value

@@ -223,6 +223,16 @@ WORKED = [
         worked(f"{fit} sequences", "kv.capacity.sequences", P1, CONTEXT_8K, memory_fraction=fraction)
         for fraction, fit in ((0.90, 58), (0.92, 60), (0.95, 64))
     ),
+    # batching
+    worked("0.5 ×", "batching.static_utilization", n=4.5, n_max=9),
+    worked("1.97 ×", "batching.gain_uniform", B=64),
+    worked("1.000 ×", "batching.gain_uniform", B=1),
+    worked("4.744 ×", "batching.gain_exponential", B=64),
+    worked("1.520 ×", "batching.gain_exponential", B=2),  # the harmonic number is 1.5
+    worked("64.0 requests", "queue.in_flight", request_rate=6.84, latency=9.36),
+    worked("1.993 s", "latency.ttft_prefix", LLAMA3_70B, L=8192, L_hit=0, t_queue=0, n_gpu=4, F=F_A100, mfu=0.5),
+    # half is cached: 0.926 s of weights, 0.106 s of attention over 8,192² - 4,096² pairs, half a second queued
+    worked("1.532 s", "latency.ttft_prefix", LLAMA3_70B, L=8192, L_hit=4096, t_queue=0.5, n_gpu=4, F=F_A100, mfu=0.5),
     # paging
     worked("7.5 tokens", "kv.paging.tail_waste", S=16),
     worked("31.5 tokens", "kv.paging.tail_waste", S=64),

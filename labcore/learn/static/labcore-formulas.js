@@ -7,6 +7,9 @@
     price_hour: entry("C_{\\mathrm{h}}", "USD/h", "price of the machine for an hour", 0.2, 100, false),
     e2e: entry("\\mathrm{E2E}", "s", "time from request to last token", 0.5, 100, false),
     ttft: entry("\\mathrm{TTFT}", "s", "time to first token", 0.01, 5, false),
+    latency: entry("W_{\\mathrm{req}}", "s", "time a request spends in the system", 0.1, 100, false),
+    request_rate: entry("\\lambda", "request/s", "requests that arrive in a second", 0.1, 1000, false),
+    t_queue: entry("t_{\\mathrm{queue}}", "s", "wait before the first chunk", 0, 10, false),
     n_out: entry("n_{\\mathrm{out}}", "tokens", "tokens generated for a request", 2, 4096, true),
     n_kernels: entry("n_{\\mathrm{kernel}}", "kernels", "kernels launched in one step", 10, 5000, true),
     t_kernel: entry("t_{\\mathrm{kernel}}", "s/kernel", "time the CPU needs to launch one kernel", 1e-06, 3e-05, false),
@@ -48,9 +51,11 @@
     b_zero: entry("b_{\\mathrm{zero}}", "bit/element", "bits of a group's zero point", 0, 16, true),
     G: entry("G", "elements", "elements that share a scale", 16, 256, true),
     n: entry("n", "tokens", "tokens of one sequence, or their mean", 1, 131072, false),
+    n_max: entry("n_{\\mathrm{max}}", "tokens", "tokens of the longest answer in a batch", 1, 131072, false),
     S: entry("S", "slots", "slots in a KV block, one token each", 1, 512, true),
     n_keep: entry("n_{\\mathrm{keep}}", "tokens", "tokens whose keys and values are read", 16, 8192, true),
     L: entry("L", "tokens", "context tokens of a sequence", 1, 131072, true),
+    L_hit: entry("L_{\\mathrm{hit}}", "tokens", "leading tokens found in a prefix cache", 1, 131072, true),
     W: entry("W", "tokens", "tokens an attention window holds, the newest included", 128, 65536, true),
     kappa: entry("\\kappa", "B/token", "KV bytes a token", 1000, 1e+07, true),
     throughput: entry("X", "tok/s", "output tokens a second, all GPUs together", 1, 1e+06, false),
@@ -212,5 +217,15 @@
     ({ S }) => (1/2)*(S - 1));
   define("kv.paging.utilization", "Share of reserved KV memory that holds live tokens", "1", "n S",
     ({ n, S }) => n/(n + (1/2)*(S - 1)));
+  define("batching.static_utilization", "Share of a static batch's seats that do useful work", "1", "n n_max",
+    ({ n, n_max }) => n <= n_max ? n/n_max : NaN);
+  define("batching.gain_uniform", "Gain of continuous over static batching, lengths uniform from 0 to a maximum", "1", "B",
+    ({ B }) => 2*B/(B + 1));
+  define("batching.gain_exponential", "Gain of continuous over static batching, lengths exponential", "1", "B",
+    ({ B }) => Math.log(B) + 0.5772156649015329 + (1/2)/B);
+  define("queue.in_flight", "Requests in the system (Little's law)", "requests", "latency request_rate",
+    ({ latency, request_rate }) => latency*request_rate);
+  define("latency.ttft_prefix", "Time to first token when a prefix is cached", "s", "t_queue n_gpu F mfu P n_layers n_q d_h L L_hit",
+    ({ t_queue, n_gpu, F, mfu, P, n_layers, n_q, d_h, L, L_hit }) => L_hit < L ? t_queue + (2*P*(L - L_hit) + 2*d_h*n_layers*n_q*(Math.pow(L, 2) - Math.pow(L_hit, 2)))/(F*mfu*n_gpu) : NaN);
   globalThis.labcoreFormulas = formulas;
 })();
