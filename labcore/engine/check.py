@@ -7,9 +7,10 @@ the invariant. Nothing here is needed to serve requests; tests and labs run it a
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import chain
 
-from labcore.core.request import RequestStatus
+from labcore.core.request import Request, RequestStatus
 from labcore.core.step_plan import ScheduledRequest, StepPlan
 from labcore.engine.scheduler import Scheduler
 from labcore.kv.block_pool import NULL_BLOCK
@@ -141,6 +142,18 @@ def check_sharing(scheduler: Scheduler, plan: StepPlan) -> None:
             ]
             if pool.blocks[block].ref_cnt != len(joined) + 1:
                 raise Violation("A7", f"{row.request} writes block {block}, which others hold")
+
+
+def check_victims(scheduler: Scheduler, plan: StepPlan, before: Sequence[Request]) -> None:
+    """S6, given who ran `before` the plan: under FCFS the youngest go first, and stand before all that never ran."""
+    if scheduler.config.policy != "fcfs" or not plan.preempted:
+        return
+    youngest = [r.request_id for r in sorted(before, key=lambda r: -r.order)][: len(plan.preempted)]
+    if plan.preempted != youngest:
+        raise Violation("S6", f"{plan.preempted} were preempted, {youngest} are the youngest")
+    started = [r.num_preemptions > 0 for r in scheduler.waiting if r.fork_of is None]
+    if started != sorted(started, reverse=True):
+        raise Violation("S6", "a preempted request waits behind one that never ran")
 
 
 def check_empty(scheduler: Scheduler) -> None:

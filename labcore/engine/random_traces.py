@@ -13,7 +13,7 @@ from labcore.core.errors import InputError
 from labcore.core.request import Request, RequestStatus
 from labcore.core.sampling_params import SamplingParams
 from labcore.core.step_plan import StepOutput, StepPlan
-from labcore.engine.check import Violation, check_empty, check_plan, check_state
+from labcore.engine.check import Violation, check_empty, check_plan, check_state, check_victims
 from labcore.engine.config import CacheConfig, SchedulerConfig
 from labcore.engine.policies import POLICIES
 from labcore.engine.scheduler import Scheduler
@@ -154,7 +154,7 @@ class Life:
         plan = scheduler.schedule()
         check_state(scheduler)
         check_plan(scheduler, plan)
-        self.check_victims(plan, before)
+        check_victims(scheduler, plan, before)
         self.record(plan)
         if self.events and rng.random() < 0.002:
             scheduler.fail_step(plan, "the forward pass raised")
@@ -174,17 +174,6 @@ class Life:
         answer = self.trace.answers[request.request_id] = tuple(request.output_token_ids)
         if answer != self.runner.answer(request):
             raise Violation("E1", f"{request} answered {answer} instead of {self.runner.answer(request)}")
-
-    def check_victims(self, plan: StepPlan, before: list[Request]) -> None:
-        """S6: under FCFS the youngest go first, and stand before everything that never ran."""
-        if self.scheduler.config.policy != "fcfs" or not plan.preempted:
-            return
-        youngest = [r.request_id for r in sorted(before, key=lambda r: -r.order)][: len(plan.preempted)]
-        if plan.preempted != youngest:
-            raise Violation("S6", f"{plan.preempted} were preempted, {youngest} are the youngest")
-        started = [r.num_preemptions > 0 for r in self.scheduler.waiting if r.fork_of is None]
-        if started != sorted(started, reverse=True):
-            raise Violation("S6", "a preempted request waits behind one that never ran")
 
     def record(self, plan: StepPlan) -> None:
         trace = self.trace
