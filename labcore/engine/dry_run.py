@@ -7,12 +7,16 @@ What is left is scheduling itself, and it is exact: the same requests give the s
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from labcore.core.errors import InputError
 from labcore.core.request import Request
+from labcore.core.sampling_params import SamplingParams
 from labcore.core.step_plan import StepOutput, StepPlan
 from labcore.engine.config import CacheConfig, SchedulerConfig
 from labcore.engine.scheduler import Scheduler
@@ -63,6 +67,28 @@ class DryRun:
     def gaps(self) -> list[float]:
         """Between consecutive tokens of a request, all requests together: the inter-token latencies."""
         return [b - a for times in self.times.values() for a, b in pairwise(times)]
+
+
+def requests_of(
+    prompts: ArrayLike,
+    outputs: ArrayLike,
+    arrivals: ArrayLike = 0.0,
+    priorities: ArrayLike = 0,
+    tenants: Sequence[str] = (),
+) -> list[Request]:
+    """Requests "r0", "r1", … of these lengths in tokens; one value stands for all. Their prompts share no prefix."""
+    columns = np.broadcast_arrays(prompts, outputs, arrivals, priorities)
+    return [
+        Request(
+            f"r{i}",
+            [TOKEN + 1 + i] * int(prompt),
+            SamplingParams(max_tokens=int(output)),
+            arrival=float(arrival),
+            priority=int(priority),
+            tenant=tenants[i] if tenants else "",
+        )
+        for i, (prompt, output, arrival, priority) in enumerate(zip(*map(np.atleast_1d, columns), strict=True))
+    ]
 
 
 def dry_run(

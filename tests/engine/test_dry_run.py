@@ -5,20 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labcore.core.errors import InputError
-from labcore.core.request import Request
-from labcore.core.sampling_params import SamplingParams
 from labcore.engine.config import CacheConfig, SchedulerConfig
-from labcore.engine.dry_run import dry_run
+from labcore.engine.dry_run import dry_run, requests_of
 from labcore.learn.trace import trace
 
 CACHE = CacheConfig(200, block_size=4, enable_prefix_caching=False)
 
 
-def requests(lengths, prompt=1, arrivals=None):
-    return [
-        Request(f"r{i}", [2] * prompt, SamplingParams(max_tokens=n), arrival=arrivals[i] if arrivals else 0.0)
-        for i, n in enumerate(lengths)
-    ]
+def requests(lengths, prompt=1, arrivals=0.0):
+    return requests_of(prompt, lengths, arrivals)
 
 
 def config(policy="fcfs", seqs=4, **more):
@@ -72,3 +67,13 @@ def test_preemptions_are_counted():
     run, _ = dry_run(requests([20] * 4), config(watermark=0.0), small)
     assert run.preemptions > 0
     assert sum(run.sampled) == 80 and sum(run.tokens) > 80
+
+
+def test_requests_are_as_long_as_asked_and_share_nothing():
+    made = requests_of([3, 4], 5, priorities=[1, 0], tenants=["a", "b"])
+    assert [(r.num_prompt_tokens, r.max_total_tokens) for r in made] == [(3, 8), (4, 9)]
+    assert [(r.priority, r.tenant) for r in made] == [(1, "a"), (0, "b")]
+    cached = CacheConfig(200, block_size=4)
+    dry_run(made, config(), cached)
+    dry_run(again := requests_of([9, 9], 1), config(), cached)
+    assert [r.num_cached_tokens for r in again] == [0, 0]
