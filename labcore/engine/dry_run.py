@@ -57,12 +57,12 @@ class DryRun:
         return sum(busy) / len(busy)
 
     def ttft(self) -> list[float]:
-        """From arrival to first token, one a request."""
-        return [times[0] - self.arrivals[name] for name, times in self.times.items()]
+        """From arrival to first token, one a request, in the order of arrival."""
+        return [self.times[name][0] - arrival for name, arrival in self.arrivals.items()]
 
     def latencies(self) -> list[float]:
-        """From arrival to last token, one a request."""
-        return [times[-1] - self.arrivals[name] for name, times in self.times.items()]
+        """From arrival to last token, one a request, in the order of arrival."""
+        return [self.times[name][-1] - arrival for name, arrival in self.arrivals.items()]
 
     def gaps(self) -> list[float]:
         """Between consecutive tokens of a request, all requests together: the inter-token latencies."""

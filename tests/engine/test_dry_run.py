@@ -77,3 +77,9 @@ def test_requests_are_as_long_as_asked_and_share_nothing():
     dry_run(made, config(), cached)
     dry_run(again := requests_of([9, 9], 1), config(), cached)
     assert [r.num_cached_tokens for r in again] == [0, 0]
+
+
+def test_latencies_stand_in_the_order_of_arrival_whoever_was_served_first():
+    run, _ = dry_run(requests_of(1, [5, 3, 1]), config("shortest_first", seqs=1), CACHE)
+    assert list(run.times) == ["r2", "r1", "r0"]
+    assert run.ttft() == [5, 2, 1] and run.latencies() == [9, 4, 1]
