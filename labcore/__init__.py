@@ -3,7 +3,7 @@
 __version__ = "0.1.0"
 
 # Imported when first asked for: facts, formulas and the book build must not pull in torch.
-_PUBLIC = {"LLM": "labcore.model.llm", "SamplingParams": "labcore.core.sampling_params"}
+_PUBLIC = {"LLM": "labcore.engine.llm", "SamplingParams": "labcore.core.sampling_params"}
 
 
 def __getattr__(name: str):

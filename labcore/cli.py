@@ -19,7 +19,7 @@ from labcore.core.errors import FetchError, InputError
 COMMANDS = {
     "bench": "labcore.bench.cli",
     "doctor": "labcore.bench.doctor",
-    "generate": "labcore.model.cli",
+    "generate": "labcore.engine.cli",
     "quiz": "labcore.learn.quiz_cli",
     "serve": "labcore.serving.cli",
 }

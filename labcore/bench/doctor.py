@@ -18,7 +18,7 @@ HELP = "list versions, device, and what is missing with the command that gets it
 CHECKS = (
     "labcore.bench.doctor:python_and_packages",
     "labcore.bench.doctor:machine",
-    "labcore.model.doctor:findings",
+    "labcore.engine.doctor:findings",
     "labcore.bench.doctor:browser",
     "labcore.bench.doctor:folders",
 )

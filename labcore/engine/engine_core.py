@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from labcore.core.request import Request, RequestStatus
@@ -19,6 +20,7 @@ from labcore.engine.runner import ModelRunner
 from labcore.engine.scheduler import Scheduler
 from labcore.engine.stats import RunStats, StepRecord
 from labcore.model.tokenizer import Tokenizer
+from labcore.sampling.logprobs import Logprobs
 
 if TYPE_CHECKING:
     from labcore.engine.trace import TraceRecorder
@@ -86,7 +88,7 @@ class EngineCore:
         for index, token in enumerate(tokens):
             ends = request.finished and index == len(tokens) - 1
             text = answer.append(token, ends and request.status == RequestStatus.FINISHED_STOPPED)
-            entry = logprobs[index] if logprobs else None
+            entry = self._readable(logprobs[index]) if logprobs else None
             if entry is not None:
                 answer.logprobs.append(entry)
             reason = "stop" if answer.stopped else request.finish_reason if ends else None
@@ -97,6 +99,12 @@ class EngineCore:
             if answer.stopped:
                 self.scheduler.finish_requests([name], RequestStatus.FINISHED_STOPPED)
                 return
+
+    def _readable(self, logprobs: Logprobs) -> Logprobs:
+        """With the text of every token, where there is a tokenizer."""
+        if self.tokenizer is None:
+            return logprobs
+        return {token: replace(one, decoded_token=self.tokenizer.decode([token])) for token, one in logprobs.items()}
 
     def _failed(self, plan: StepPlan) -> list[Progress]:
         """The requests of a plan that ended with an error."""

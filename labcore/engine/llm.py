@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import torch
+
 from labcore.core.errors import InputError
 from labcore.core.request import Request
 from labcore.core.sampling_params import SamplingParams
 from labcore.engine.answer import Answer, Progress
 from labcore.engine.build import build_engine
+from labcore.engine.engine_core import EngineCore
 from labcore.engine.processor import Processor
 from labcore.engine.stats import RunStats
 from labcore.model.chat import Message, render
@@ -83,20 +86,25 @@ class LLM:
         progress: bool = True,
         **options,
     ):
-        self.core = build_engine(
-            model,
-            device=device,
-            dtype=dtype,
-            quantization=quantization,
-            transform=transform,
-            kv_cache_dtype=kv_cache_dtype,
-            progress=progress,
-            **options,
-        )
-        self.model, self.tokenizer = self.core.runner.model, self.core.tokenizer
+        own = {"device": device, "dtype": dtype, "quantization": quantization, "transform": transform}
+        self._serve(build_engine(model, **own, kv_cache_dtype=kv_cache_dtype, progress=progress, **options))
+
+    @classmethod
+    def around(cls, core: EngineCore) -> LLM:
+        """An LLM that serves an engine built elsewhere, with a tokenizer (`build.assemble`)."""
+        llm = cls.__new__(cls)
+        llm._serve(core)
+        return llm
+
+    def _serve(self, core: EngineCore) -> None:
+        self.core, self.model, self.tokenizer = core, core.runner.model, core.tokenizer
         self.processor = Processor(self.model.config, self.tokenizer)
         self._names = count()
         self._inboxes: dict[str, deque[Progress]] = {}  # request id -> where its run looks for progress
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.norm.weight.device
 
     @property
     def stats(self) -> RunStats:

@@ -104,7 +104,8 @@ def _roofline(stats: RunStats, cost: Cost, machine: Machine | None, decode: bool
     lost["model beyond its floor"] = lost.pop("model") - least
     parts = [f"{stage} {seconds / taken:.0%}" for stage, seconds in sorted(lost.items(), key=lambda item: -item[1])]
     moved, computed = sum(map(cost.bytes, steps)), sum(map(cost.flops, steps))
+    count = "1 step" if len(steps) == 1 else f"{len(steps)} steps"
     return [
-        f"  {len(steps)} steps, {moved / 1e9:.2f} GB and {computed / 1e9:.1f} GFLOP: {least / taken:.0%} of the "
-        f"roofline; the rest: {', '.join(parts)}"
+        f"  {count}, {moved / 1e9:.2f} GB and {computed / 1e9:.1f} GFLOP: {least / taken:.0%} of the roofline; the "
+        f"rest: {', '.join(parts)}"
     ]

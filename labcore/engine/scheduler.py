@@ -193,6 +193,7 @@ class Scheduler:
                 continue
             name = request.request_id
             if name in output.failed:
+                self.manager.discard(row.block_ids)  # what gave no finite logits must not serve as a prefix
                 self.finish_requests([name], RequestStatus.FINISHED_ERROR, output.failed[name])
                 continue
             if not row.wants_token:

@@ -91,6 +91,16 @@ def test_a_sampler_that_raises_ends_its_own_request():
     assert served.right([requests[0], *requests[2:]]) and requests[0].error is None
 
 
+def test_nobody_hits_what_a_failed_request_stored():
+    """Logits that are not finite come from keys and values that are not: a later hit would fail too."""
+    served = Served(num_blocks=30, fails=lambda request: request.num_output_tokens == 4)
+    (failed,) = served.add(1)
+    served.run()
+    assert failed.finish_reason == "error" and failed.num_tokens == 13
+    again = Request("again", failed.all_token_ids, SamplingParams(max_tokens=3))
+    assert served.scheduler.manager.get_computed_blocks(again) == ([], 0)
+
+
 def test_an_exhausted_host_pool_falls_back_to_computing_again():
     served = Served(num_blocks=8, host=2)
     requests = served.add(6)

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 from labcore.model.loader import load_model, open_checkpoint  # noqa: E402
 from tests.model.reference_runs import PROMPTS, Run, greedy  # noqa: E402
+from tests.oracles import transformers_model  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -47,12 +48,7 @@ def runs(model, prompts) -> list[Run]:
 @pytest.fixture(scope="session")
 def reference(smollm2_path):
     """transformers' own model of the same file, fp32."""
-    transformers = pytest.importorskip("transformers", reason="the oracle package transformers is not installed")
-    pytest.importorskip("gguf", reason="transformers needs gguf to read the file")
-    transformers.utils.logging.disable_progress_bar()
-    return transformers.AutoModelForCausalLM.from_pretrained(
-        smollm2_path.parent, gguf_file=smollm2_path.name, dtype=torch.float32
-    ).eval()
+    return transformers_model(smollm2_path)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from labcore.core.request import Request
 from labcore.core.sampling_params import SamplingParams
-from labcore.model.generate import generate
-from labcore.model.sequence import Sequence
+from labcore.engine.build import assemble
 
 NEW_TOKENS = 64
 PROMPTS = [
@@ -57,10 +57,13 @@ class Run:
         return logits[len(self.prompt) - 1 :]
 
 
-def greedy(model, prompts: list[list[int]], max_tokens: int = NEW_TOKENS) -> list[Run]:
-    """Greedy continuations of one batch, with the cache, past any end-of-sequence token."""
+def greedy(model, prompts: list[list[int]], max_tokens: int = NEW_TOKENS, **options) -> list[Run]:
+    """Greedy continuations, past any end-of-sequence token, by an engine with these options, in one run."""
+    core = assemble(model, **options)
     params = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True)
-    sequences = [Sequence(prompt, params) for prompt in prompts]
-    for _ in generate(model, sequences):
-        pass
-    return [Run(sequence.prompt_ids, sequence.token_ids) for sequence in sequences]
+    requests = [Request(str(i), prompt, params) for i, prompt in enumerate(prompts)]
+    for request in requests:
+        core.add_request(request)
+    while core.has_unfinished_requests():
+        core.step()
+    return [Run(request.all_token_ids[: request.num_prompt_tokens], request.output_token_ids) for request in requests]

@@ -27,17 +27,13 @@ def tiny_tokenizer() -> Tokenizer:
 
 
 class Scripted(torch.nn.Module):
-    """A stand-in model whose greedy continuation is always the given tokens, whatever the prompt."""
+    """A stand-in model whose greedy continuation is always the given tokens, after a prompt of `prompt_length`."""
 
-    def __init__(self, tokens: list[int], context: int = CONTEXT):
+    def __init__(self, tokens: list[int], prompt_length: int = 2, context: int = CONTEXT):
         super().__init__()
-        self.config, self.tokens = tiny_config(context=context), tokens
+        self.config, self.tokens, self.prompt_length = tiny_config(context=context), tokens, prompt_length
         self.norm = torch.nn.LayerNorm(1)
-        self.starts: dict[int, int] = {}  # slot -> length of its prompt
 
-    def forward(self, token_ids, positions, attend, wanted=None):
-        logits = torch.zeros(len(attend.spans), self.config.vocab)
-        for row, span in enumerate(attend.spans):
-            start = self.starts.setdefault(span.slot, span.total)
-            logits[row, self.tokens[span.total - start]] = 1
-        return logits
+    def forward(self, token_ids, positions, attend, wanted):
+        chosen = [self.tokens[position + 1 - self.prompt_length] for position in positions[wanted].tolist()]
+        return torch.nn.functional.one_hot(torch.tensor(chosen), self.config.vocab).float()

@@ -47,9 +47,10 @@ def run(args: argparse.Namespace) -> int:
     )
     import torch
 
-    from labcore.model.llm import LLM
+    from labcore.engine.llm import LLM
+    from labcore.engine.report import Cost, Machine, summary
     from labcore.model.parts import step_parts
-    from labcore.model.stats import parts_line, read_bandwidth, summary
+    from labcore.model.stats import parts_line
 
     if args.threads is not None:
         if args.threads < 1:
@@ -64,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
         print()
     else:
         print(llm.generate(prompt, params)[0].outputs[0].text)
-    print(summary(llm.stats, llm.model, read_bandwidth(llm.device)), file=sys.stderr)
+    cost = Cost.of(llm.model, llm.core.runner.storage)
+    print(summary(llm.stats, cost, Machine.measured(llm.model)), file=sys.stderr)
     room = llm.model.config.context - STEPS
     length = min(llm.stats.prompt_tokens + llm.stats.new_tokens // 2, room)
     ids = (llm.tokenizer.encode(prompt) * length)[:length]  # the answer's mean length

@@ -1,4 +1,4 @@
-"""`labcore generate` and the model's part of `labcore doctor`."""
+"""`labcore generate` and the engine's part of `labcore doctor`."""
 
 import io
 import re
@@ -10,13 +10,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from labcore.cli import main  # noqa: E402
-from labcore.model import doctor, stats  # noqa: E402
+from labcore.engine import doctor, report  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def _known_bandwidth(monkeypatch):
     """Measuring memory takes seconds and its figure is not the point here."""
-    monkeypatch.setattr(stats, "read_bandwidth", lambda device: 100e9)
+    monkeypatch.setattr(report.Machine, "measured", lambda model: report.Machine(100e9, 1e12))
 
 
 @pytest.mark.model
@@ -26,6 +26,7 @@ def test_generate_answers_and_reports_its_rates(smollm2_path, capsys, option):
     out, err = capsys.readouterr()
     assert code == 0 and out == "The capital of France is Paris.\n"
     assert "tokens/s" in err and "of 100.0 GB/s" in err and "of measured bandwidth" in err
+    assert re.search(r"steps?, .* GB and .* GFLOP: \d+% of the roofline; the rest: .*sample \d+%", err)
     shares = re.search(r"linear (\d+)%, attention (\d+)%, other (\d+)%", err)
     assert shares and 97 <= sum(map(int, shares.groups())) <= 103
 

@@ -7,7 +7,8 @@ torch = pytest.importorskip("torch")
 import labcore  # noqa: E402
 from labcore import LLM, SamplingParams  # noqa: E402
 from labcore.core.errors import DataError, InputError  # noqa: E402
-from labcore.model.stats import kv_bytes_per_token, summary, weight_bytes_per_pass  # noqa: E402
+from labcore.engine.report import Cost, Machine, summary  # noqa: E402
+from labcore.model.stats import kv_bytes_per_token, weight_bytes_per_pass  # noqa: E402
 
 pytestmark = pytest.mark.model
 GREEDY = SamplingParams(temperature=0, max_tokens=12)
@@ -80,14 +81,15 @@ def test_the_run_is_measured(llm):
     llm.generate(["The capital of France is", "1 2"], GREEDY)
     stats = llm.stats
     assert (stats.prompt_tokens, stats.new_tokens, stats.decode_tokens, stats.decode_passes) == (8, 24, 22, 11)
-    assert stats.decode_context == sum(8 + 2 * n for n in range(2, 13))  # both sequences' lengths, pass by pass
+    assert stats.decode_context == sum(8 + 2 * n for n in range(1, 12))  # what both attended to, step by step
     assert stats.prefill_rate > 0 and stats.decode_rate > 0
     weights, kv = weight_bytes_per_pass(llm.model), kv_bytes_per_token(llm.model)
     assert weights == 134_515_008 * 4 and kv == 2 * 30 * 3 * 64 * 4
     expected = (11 * weights + stats.decode_context * kv) / stats.decode_seconds
     assert stats.read_rate(weights, kv) == pytest.approx(expected)
-    assert "prompt 8 tokens in" in summary(stats, llm.model)
-    assert f"({expected / 1e11:.0%} of measured bandwidth)" in summary(stats, llm.model, bandwidth=1e11)
+    cost = Cost.of(llm.model, llm.core.runner.storage)
+    assert "prompt 8 tokens in" in summary(stats, cost)
+    assert f"({expected / 1e11:.0%} of measured bandwidth)" in summary(stats, cost, Machine(1e11, 1e12))
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,12 @@ def test_bad_requests_are_one_sentence(llm, prompts, params, message):
 def test_bad_options_are_one_sentence(smollm2_path, tmp_path):
     with pytest.raises(InputError, match="dtype='int3': must be one of float32, bfloat16, float16"):
         LLM(smollm2_path, dtype="int3")
+    with pytest.raises(InputError, match="option 'max_seqs' is unknown; besides LLM's own there are block_size, "):
+        LLM(smollm2_path, max_seqs=3)
+    with pytest.raises(InputError, match="kv_cache_dtype='int3': must be one of auto, float32"):
+        LLM(smollm2_path, kv_cache_dtype="int3", progress=False)
+    with pytest.raises(InputError, match="max_model_len=9000: this model's context is 8192"):
+        LLM(smollm2_path, max_model_len=9000, progress=False)
     with pytest.raises(InputError, match="device='quark' cannot be used"):
         LLM(smollm2_path, device="quark")
     (tmp_path / "half.gguf").write_bytes(smollm2_path.read_bytes()[:50_000_000])

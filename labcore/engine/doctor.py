@@ -1,4 +1,4 @@
-"""What `labcore doctor` says about the model: whether the checkpoint is here, whole, and answers."""
+"""What `labcore doctor` says about model and engine: whether the checkpoint is here, whole, and answers."""
 
 from collections.abc import Iterator
 
@@ -38,7 +38,7 @@ def _kernels() -> Finding:
 def _answers(path) -> Finding:
     try:
         from labcore.core.sampling_params import SamplingParams
-        from labcore.model.llm import LLM
+        from labcore.engine.llm import LLM
 
         params = SamplingParams(temperature=0, max_tokens=1)
         answer = LLM(path, progress=False).generate(QUESTION, params)[0].outputs[0].text
