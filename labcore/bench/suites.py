@@ -24,6 +24,7 @@ CPU_SUITES: dict[str, str] = {
     "kv_quality": "labcore.model.bench_cache_quality:suite",
     "kv_dequant": "labcore.kv.quantized_bench:suite",
     "engine": "labcore.engine.bench:suite",
+    "serving": "labcore.engine.bench_serving:suite",
     "learn": "labcore.learn.bench:suite",
 }
 CUDA_SUITES: dict[str, str] = {}
