@@ -74,6 +74,15 @@ def test_the_scripts_load_deferred_and_in_order(build, tmp_path):
     assert warnings == ""
 
 
+def test_the_way_in_leads_to_the_first_page_and_names_its_icon(build):
+    settings = CONFIGURATION % "ada/book" + 'root_doc = "book/start"\nexclude_patterns = ["index.md"]\n'
+    settings += 'html_favicon = "book/icon.svg"\nhtml_title = "A & B"\n'
+    files = {"conf.py": settings, "book/start.md": "# Start", "book/icon.svg": "<svg/>"}
+    html, warnings = build("", **files)
+    assert 'rel="icon" href="_static/icon.svg"' in html and "url=book/start.html" in html and "A &amp; B" in html
+    assert warnings == ""
+
+
 def test_a_changed_style_reaches_a_book_that_is_built_already(tmp_path):
     configuration = CONFIGURATION % "OWNER/REPO" + 'html_static_path = ["styles"]\n'
     (tmp_path / "styles").mkdir()

@@ -44,5 +44,6 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.connect("config-inited", assets.add_static_files)
     app.connect("config-inited", offline.keep_search_working_from_disk)
     app.connect("html-page-context", offline.drop_thebe, priority=900)
+    app.connect("build-finished", offline.write_the_way_in, priority=400)
     directives.register(app)
     return {"version": __version__, "parallel_read_safe": True, "parallel_write_safe": True}
