@@ -20,13 +20,20 @@ pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_un
     st.sampled_from([16, 64, 128]),
     st.sampled_from([1, 4, 16]),
     st.lists(st.integers(1, 70), min_size=5, max_size=5),
+    st.sampled_from([1, 3]),  # with fewer sequences than threads a thread takes one key head
+    st.booleans(),
     st.integers(0, 2**32 - 1),
 )
-def test_paged_attention_equals_the_specification(sequences, heads, size, block_size, lengths, seed):
+def test_paged_attention_equals_the_specification(
+    sequences, heads, size, block_size, lengths, threads, tokens_first, seed
+):
     (n_kv, group), generator = heads, torch.Generator().manual_seed(seed)
     lengths = torch.tensor(lengths[:sequences])
     tables, blocks = block_tables(lengths, block_size, generator)
-    keys, values = (torch.full((2, blocks + 1, n_kv, block_size, size), float("nan")) for _ in range(2))
+    block = (block_size, n_kv) if tokens_first else (n_kv, block_size)
+    keys, values = (torch.full((2, blocks + 1, *block, size), float("nan")) for _ in range(2))
+    if tokens_first:  # as the engine stores them
+        keys, values = keys.transpose(2, 3), values.transpose(2, 3)
     for i, length in enumerate(lengths.tolist()):  # unused slots stay NaN: reading one would show
         for t in range(length):
             at = (slice(None), tables[i, t // block_size], slice(None), t % block_size)
@@ -34,7 +41,9 @@ def test_paged_attention_equals_the_specification(sequences, heads, size, block_
     fused = torch.randn(sequences, n_kv * (group + 2), size, generator=generator)
     q, k, v = fused.split((n_kv * group, n_kv, n_kv), dim=1)
     before = keys[0].clone()
-    out = DecodePass(keys, values, tables, lengths)(1, q, k, v)
+    attend = DecodePass(keys, values, tables, lengths)
+    attend.threads = threads
+    out = attend(1, q, k, v)
     newest = tables[torch.arange(sequences), (lengths - 1) // block_size], (lengths - 1) % block_size
     assert torch.equal(keys[1][newest[0], :, newest[1]], k) and torch.equal(values[1][newest[0], :, newest[1]], v)
     assert torch.equal(keys[0].nan_to_num(), before.nan_to_num())  # the other layer is untouched

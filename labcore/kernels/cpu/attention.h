@@ -1,5 +1,7 @@
 // Attention of one new token per sequence over a paged or contiguous KV cache in fp32. attention.py holds the
-// specification. The query heads that share a key head are computed together, so each key is read from memory once.
+// specification. A thread computes all heads of a sequence together: it reads each key and value once, in the order in
+// which a paged cache has them in memory (one head at a time would skip through it). Where there are fewer sequences
+// than threads it takes one key head instead.
 
 #include <math.h>
 #include <omp.h>
@@ -17,29 +19,32 @@ typedef struct {  // one decode pass; Python fills it once and every layer uses 
     float scale;
 } decode_pass;
 
-#define GROUP 4  // query heads whose weighted values are summed at a time
+#define GROUP 4   // query heads whose weighted values are summed at a time
+#define CHUNK 16  // tokens whose values stay in the L1 cache while all heads and coordinates are summed
 
 INLINE long padded(long length) { return (length + 7) / 8 * 8; }
 
-// Floats of scratch that one thread needs for the scores of a key head's query heads.
-static long score_floats(const decode_pass *p) { return p->group * padded(p->longest); }
+// Floats of scratch that one thread needs for the scores of a sequence.
+static long score_floats(const decode_pass *p) { return p->kv_heads * p->group * padded(p->longest); }
 
 INLINE long place(const decode_pass *p, long sequence, long token) {
     long block = p->blocks[sequence * p->max_blocks + token / p->block_size];
     return block * p->block_stride + token % p->block_size * p->token_stride;
 }
 
-// scores[g][t] = scale * q[g] · key[t]
-static void score(const decode_pass *p, long sequence, const float *keys, const float *q, float *scores, long stride) {
+// scores[head][g][t] = scale * q[head][g] · key[t][head], for `heads` key heads; a row of scores is `stride` long
+static void score(const decode_pass *p, long sequence, long heads, const float *keys, const float *q, float *scores,
+                  long stride) {
     for (long t = 0; t < p->lengths[sequence]; t++) {
         const float *key = keys + place(p, sequence, t);
-        for (long g = 0; g < p->group; g++) {
+        for (long row = 0; row < heads * p->group; row++) {
+            const float *k = key + row / p->group * p->head_stride, *query = q + row * p->size;
             __m256 even = _mm256_setzero_ps(), odd = even;
             for (long i = 0; i < p->size; i += 16) {
-                even += _mm256_loadu_ps(q + g * p->size + i) * _mm256_loadu_ps(key + i);
-                odd += _mm256_loadu_ps(q + g * p->size + i + 8) * _mm256_loadu_ps(key + i + 8);
+                even += _mm256_loadu_ps(query + i) * _mm256_loadu_ps(k + i);
+                odd += _mm256_loadu_ps(query + i + 8) * _mm256_loadu_ps(k + i + 8);
             }
-            scores[g * stride + t] = p->scale * sum8(even + odd);
+            scores[row * stride + t] = p->scale * sum8(even + odd);
         }
     }
 }
@@ -59,51 +64,75 @@ static void softmax(float *scores, long length) {
     for (long t = 0; t < length; t++) scores[t] /= total;
 }
 
-// out[g] = sum over t of weights[g][t] * value[t], for `count` heads, 16 coordinates at a time
-INLINE void weigh(const decode_pass *p, long sequence, const float *values, const float *weights, long stride, int count,
-                  float *out) {
-    for (long i = 0; i < p->size; i += 16) {
-        __m256 sums[GROUP][2] = {0};
-        for (long t = 0; t < p->lengths[sequence]; t++) {
-            const float *value = values + place(p, sequence, t) + i;
-            __m256 low = _mm256_loadu_ps(value), high = _mm256_loadu_ps(value + 8);
+// out[g] += sum over a chunk of weights[g][t] * value[t], for `count` heads, 16 coordinates at a time
+INLINE void weigh_chunk(const float *const *value, long tokens, const float *weights, long stride, int count, long size,
+                        float *out) {
+    for (long i = 0; i < size; i += 16) {
+        __m256 sums[GROUP][2];
+#pragma GCC unroll 4
+        for (int g = 0; g < count; g++)
+            sums[g][0] = _mm256_loadu_ps(out + g * size + i), sums[g][1] = _mm256_loadu_ps(out + g * size + i + 8);
+        for (long t = 0; t < tokens; t++) {
+            __m256 low = _mm256_loadu_ps(value[t] + i), high = _mm256_loadu_ps(value[t] + i + 8);
 #pragma GCC unroll 4
             for (int g = 0; g < count; g++) {
                 sums[g][0] += low * weights[g * stride + t];
                 sums[g][1] += high * weights[g * stride + t];
             }
         }
+#pragma GCC unroll 4
         for (int g = 0; g < count; g++) {
-            _mm256_storeu_ps(out + g * p->size + i, sums[g][0]);
-            _mm256_storeu_ps(out + g * p->size + i + 8, sums[g][1]);
+            _mm256_storeu_ps(out + g * size + i, sums[g][0]);
+            _mm256_storeu_ps(out + g * size + i + 8, sums[g][1]);
         }
     }
 }
 
-// By all threads of the team that calls it: store the newest key and value of every sequence in layer `layer`, then attend
-// to all of its tokens. q, out: [sequences, kv_heads * group, size], q's rows q_stride floats apart; k, v: [sequences,
+// out[head][g] = sum over t of weights[head][g][t] * value[t][head]
+static void weigh(const decode_pass *p, long sequence, long heads, const float *values, const float *weights,
+                  long stride, float *out) {
+    memset(out, 0, heads * p->group * p->size * sizeof *out);
+    for (long first = 0, length = p->lengths[sequence]; first < length; first += CHUNK) {
+        long tokens = length - first < CHUNK ? length - first : CHUNK;
+        const float *value[CHUNK];
+        for (long t = 0; t < tokens; t++) value[t] = values + place(p, sequence, first + t);
+        for (long head = 0; head < heads; head++) {
+            for (long g = 0; g < p->group; g += GROUP) {
+                long row = head * p->group + g;
+                const float *some = weights + row * stride + first;
+                float *result = out + row * p->size;
+                switch (p->group - g) {
+                    case 1: weigh_chunk(value, tokens, some, stride, 1, p->size, result); break;
+                    case 2: weigh_chunk(value, tokens, some, stride, 2, p->size, result); break;
+                    case 3: weigh_chunk(value, tokens, some, stride, 3, p->size, result); break;
+                    default: weigh_chunk(value, tokens, some, stride, 4, p->size, result);
+                }
+            }
+            for (long t = 0; t < tokens; t++) value[t] += p->head_stride;
+        }
+    }
+}
+
+// By all threads of the team that calls it: store the newest key and value of every sequence in layer `layer`, then
+// attend to all of its tokens. q, out: [sequences, kv_heads * group, size], q's rows q_stride floats apart; k, v: [sequences,
 // kv_heads, size], rows kv_stride apart; scores: score_floats() a thread.
 static void attend_by_team(const decode_pass *p, long layer, const float *q, const float *k, const float *v,
                            long q_stride, long kv_stride, float *out, float *scores) {
     float *keys = p->keys + layer * p->layer_stride, *values = p->values + layer * p->layer_stride;
+    long heads = p->sequences < omp_get_num_threads() ? 1 : p->kv_heads, parts = p->kv_heads / heads;
     scores += omp_get_thread_num() * score_floats(p);
 #pragma omp for schedule(dynamic)
-    for (long work = 0; work < p->sequences * p->kv_heads; work++) {
-        long i = work / p->kv_heads, head = work % p->kv_heads, length = p->lengths[i], stride = padded(length);
+    for (long work = 0; work < p->sequences * parts; work++) {
+        long i = work / parts, head = work % parts, length = p->lengths[i], stride = padded(length);
+        long newest = place(p, i, length - 1), rows = heads * p->group;
         float *my_keys = keys + head * p->head_stride, *my_values = values + head * p->head_stride;
-        float *result = out + work * p->group * p->size;
-        memcpy(my_keys + place(p, i, length - 1), k + i * kv_stride + head * p->size, p->size * sizeof *k);
-        memcpy(my_values + place(p, i, length - 1), v + i * kv_stride + head * p->size, p->size * sizeof *v);
-        score(p, i, my_keys, q + i * q_stride + head * p->group * p->size, scores, stride);
-        for (long g = 0; g < p->group; g++) softmax(scores + g * stride, length);
-        for (long g = 0; g < p->group; g += GROUP) {
-            const float *weights = scores + g * stride;
-            switch (p->group - g) {
-                case 1: weigh(p, i, my_values, weights, stride, 1, result + g * p->size); break;
-                case 2: weigh(p, i, my_values, weights, stride, 2, result + g * p->size); break;
-                case 3: weigh(p, i, my_values, weights, stride, 3, result + g * p->size); break;
-                default: weigh(p, i, my_values, weights, stride, 4, result + g * p->size);
-            }
+        for (long h = 0; h < heads; h++) {
+            long stored = newest + h * p->head_stride, given = i * kv_stride + (head + h) * p->size;
+            memcpy(my_keys + stored, k + given, p->size * sizeof *k);
+            memcpy(my_values + stored, v + given, p->size * sizeof *v);
         }
+        score(p, i, heads, my_keys, q + i * q_stride + head * p->group * p->size, scores, stride);
+        for (long row = 0; row < rows; row++) softmax(scores + row * stride, length);
+        weigh(p, i, heads, my_values, scores, stride, out + work * rows * p->size);
     }
 }

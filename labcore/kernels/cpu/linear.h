@@ -53,6 +53,7 @@ INLINE void q4_dot(const q4_panel *w, const activation *x, long blocks, int coun
                 for (int r = 0; r < count; r++) {
                     __m256i product = _mm256_madd_epi16(codes, pair(x[r * blocks].codes + 8 * c + 2 * n));
                     sums[r] = _mm256_add_epi32(sums[r], product);
+                    IN_REGISTER(sums[r]);
                 }
             }
         }
@@ -73,6 +74,7 @@ INLINE void q8_dot(const q8_panel *w, const activation *x, long blocks, int coun
             for (int r = 0; r < count; r++) {
                 __m256i product = _mm256_madd_epi16(codes, pair(x[r * blocks].codes + 2 * j));
                 sums[r] = _mm256_add_epi32(sums[r], product);
+                IN_REGISTER(sums[r]);
             }
         }
 #pragma GCC unroll 4

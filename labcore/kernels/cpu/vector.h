@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #define INLINE static inline __attribute__((always_inline))
+#define IN_REGISTER(v) __asm__("" : "+x"(v))  // compute v here: gcc likes to put off a sum and spill what goes into it
 
 // e^x to about 2 units in the last place: x = n ln 2 + r, e^r by its Taylor polynomial, 2^n by the exponent bits.
 // Below -87 it returns about 1e-38, above 88 about 1e38; NaN stays NaN.
