@@ -58,8 +58,8 @@ bench: $(VENV)/.run ## measure this machine and write a recorded run to book/res
 bench-gpu: $(VENV)/.run ## the same on the GPU
 	@$(BIN)/labcore bench all --device cuda --out book/results
 
-soak: $(VENV)/.run ## long property tests and million-step runs
-	@LABCORE_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "soak or not browser" --ignore=tests/book
+soak: book $(VENV)/.run ## long property tests, million-step runs, the built book in every setting
+	@LABCORE_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "soak or not browser"
 
 set-repo: ## write the repository's address everywhere: make set-repo REPO=owner/name
 	@$(PYTHON) -m labcore.learn.repository "$(REPO)"

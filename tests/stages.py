@@ -21,6 +21,7 @@ REPORTS = ROOT / "_build" / "reports"
 JOBS = os.environ.get("LABCORE_JOBS", str(min(2, os.cpu_count() or 1)))
 PYTEST = [sys.executable, "-m", "pytest", "-q"]
 SPREAD = ["-n", JOBS, "--dist", "loadfile"]
+STEAL = ["-n", JOBS, "--dist", "worksteal"]  # nothing in the browser's tests is dear to set up but the browser
 NBVAL = ["--nbval-current-env", "--nbval-cell-timeout=300", "-p", "no:cacheprovider", *SPREAD]
 SANITIZE = ROOT / "tests" / "notebooks" / "sanitize.cfg"
 COUNTS = ("passed", "failed", "skipped")
@@ -37,7 +38,7 @@ def stages() -> dict[str, tuple[list[list[str]], dict[str, str]]]:
         "unit": ([[*PYTEST, *SPREAD, "tests", *apart]], {}),
         "mutants": ([[*PYTEST, "tests/mutants"]], {}),
         "nbval": ([compared] if pages else [], {"LABCORE_MODE": "recorded"}),
-        "browser": ([[*PYTEST, *SPREAD, "tests/book"]], {}),
+        "browser": ([[*PYTEST, *STEAL, "tests/book"]], {}),
     }
 
 

@@ -6,27 +6,41 @@ request to another host. Tests that need neither a browser nor the HTML do not b
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import os
 import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.conftest import skip_or_fail
-from tests.contents import listed_files
 
 ROOT = Path(__file__).resolve().parents[2]
 HTML = ROOT / "_build" / "html"
 BUILT = ROOT / "_build" / ".built"
 FLAGS = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update".split()
-FLAGS += ["--disable-sync"]
+# Chromium prepares two pages of its own for the address bar of every window, which takes twice what our page takes.
+FLAGS += ["--disable-sync", "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup"]
 NO_NETWORK = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 WIDTHS = {"desktop": 1280, "phone": 390}
+TIMEOUT = 120_000  # milliseconds; a busy machine fails no test
+
+# Contrast depends on the theme, fit on the width: two settings meet every value of both, and `make soak` adds the rest.
+every_setting = pytest.mark.parametrize(
+    ("width", "theme"),
+    [
+        (WIDTHS["desktop"], "light"),
+        (WIDTHS["phone"], "dark"),
+        pytest.param(WIDTHS["desktop"], "dark", marks=pytest.mark.soak),
+        pytest.param(WIDTHS["phone"], "light", marks=pytest.mark.soak),
+    ],
+)
 
 
 def pytest_collection_modifyitems(items):
@@ -42,12 +56,6 @@ def built_book() -> Path:
     if not BUILT.exists():
         skip_or_fail("browser", "the book is not built; run `make book` first")
     return HTML
-
-
-@pytest.fixture(scope="session")
-def pages(built_book) -> list[str]:
-    """Every page of the book, relative to the built folder, in reading order."""
-    return [f"{name}.html" for name in listed_files()]
 
 
 @pytest.fixture(scope="session")
@@ -69,18 +77,30 @@ def browser(built_book):
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # one connection for many files: a page of the book has forty
+
     def log_message(self, *args):
         """Say nothing: the test output is for results."""
 
 
-@pytest.fixture(scope="session")
-def served_book(built_book):
-    """The built book over http on a free local port; yields the address."""
-    handler = functools.partial(_Quiet, directory=str(built_book))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+class _Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128  # with the usual 5, connections are dropped when the machine is busy
+
+
+@contextlib.contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """The folder over http on a free local port; yields the address."""
+    with _Server(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def served_book(built_book):
+    """The address of the built book over http."""
+    with serve(built_book) as address:
+        yield address
 
 
 @pytest.fixture(params=["disk", "http"])
@@ -130,6 +150,7 @@ def new_page(browser):
     def make(width: int = 1280, theme: str = "light", **options):
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, **options)
         contexts.append(context)
+        context.set_default_timeout(TIMEOUT)
         context.on("page", watch.attach)
         return context.new_page()
 

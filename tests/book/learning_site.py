@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import functools
-import http.server
 import json
-import threading
 import zoneinfo
 from pathlib import Path
 
@@ -19,7 +16,7 @@ from labcore.learn.player import Player, predict
 from labcore.learn.quiz import checks
 from labcore.learn.quiz.schema import BLANK
 from labcore.learn.quiz.text import fill
-from tests.book.conftest import Watch, _Quiet
+from tests.book.conftest import TIMEOUT, Watch, serve
 from tests.book.widget_site import widget_browser, write_site  # noqa: F401 (a fixture)
 from tests.learn.traces import RUNS
 
@@ -53,11 +50,8 @@ def address(request, site) -> str:
     if request.param == "disk":
         yield site.as_uri()
         return
-    handler = functools.partial(_Quiet, directory=str(site))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serve(site) as served:
+        yield served
 
 
 @pytest.fixture
@@ -75,7 +69,7 @@ def reader(widget_browser, address):  # noqa: F811
         )
         contexts.append(context)
         context.on("page", watch.attach)
-        context.set_default_timeout(5000)
+        context.set_default_timeout(TIMEOUT)
         for script in scripts:
             context.add_init_script(f'if (location.protocol !== "about:") {{ {script} }}')
         return Visit(context, address, now)
@@ -166,15 +160,6 @@ def work_through(page, start: str, right: bool = True) -> list[str]:
         page.locator(".lq-verdict .labcore-primary").click()
     button(page, "Done").click()
     return done
-
-
-def violations(page) -> list[str]:
-    """What axe finds against WCAG A and AA in the widgets of the page."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    options = {"preload": False, "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "resultTypes": ["violations"]}
-    found = Axe().run(page, context={"include": [["main"]]}, options=options).response["violations"]
-    return [f"{v['id']}: {node['html'][:150]}" for v in found for node in v["nodes"]]
 
 
 def scrolls_sideways(page) -> bool:

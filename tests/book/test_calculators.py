@@ -1,18 +1,14 @@
-"""Calculators in a real browser without network: on a small site from disk and over http, and on the built book.
+"""Calculators in a real browser without network, on a small site. Every result is compared with Python's.
 
-Every result a page reports is compared with the Python function of the same calculator.
+How a page starts is tried from disk and over http; what the reader then does cannot depend on it.
 """
 
 from __future__ import annotations
 
-import functools
 import html
-import http.server
 import json
 import math
 import random
-import re
-import threading
 
 import pytest
 
@@ -21,7 +17,8 @@ from labcore.bench.record import provenance
 from labcore.core.errors import InputError
 from labcore.learn import widgets
 from labcore.learn.widgets import numbers
-from tests.book.conftest import HTML, ROOT, Watch, _Quiet
+from tests.book.axe import TAGS, violations
+from tests.book.conftest import ROOT, TIMEOUT, Watch, every_setting, serve
 from tests.book.widget_site import widget_browser, write_site  # noqa: F401 (widget_browser is a fixture)
 from tests.learn.measured_run import measured_run
 
@@ -51,11 +48,8 @@ def site(tmp_path_factory):
 @pytest.fixture(scope="module")
 def served(site):
     """The address of the small site over http."""
-    handler = functools.partial(_Quiet, directory=str(site))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serve(site) as address:
+        yield address
 
 
 @pytest.fixture
@@ -66,6 +60,7 @@ def open_page(widget_browser):  # noqa: F811
     def go(url, width=1280, theme="light", script=None, **options):
         context = widget_browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme, **options)
         contexts.append(context)
+        context.set_default_timeout(TIMEOUT)
         page = context.new_page()
         if script:
             page.add_init_script(script)
@@ -133,8 +128,8 @@ def assert_page_agrees(answer, calculator, state):
 
 
 @pytest.mark.parametrize("name", CALCULATORS)
-def test_results_equal_python(open_page, address, name):
-    page = open_page(f"{address}/{name}.html")
+def test_results_equal_python(open_page, site, name):
+    page = open_page(f"{site.as_uri()}/{name}.html")
     for state in states(name, 25):
         assert_page_agrees(page.evaluate(SET, [name, state]), CALCULATORS[name], state)
 
@@ -151,8 +146,8 @@ def test_opens_with_what_python_shows(open_page, address, name):
 
 
 @pytest.mark.parametrize("name", CALCULATORS)
-def test_without_scripts_the_fallback_reads(open_page, address, name):
-    page = open_page(f"{address}/{name}.html", java_script_enabled=False)
+def test_without_scripts_the_fallback_reads(open_page, site, name):
+    page = open_page(f"{site.as_uri()}/{name}.html", java_script_enabled=False)
     text, calculator = page.locator("main").inner_text(), CALCULATORS[name]
     assert calculator.summary() in text
     for row in calculator.spec["results"]:
@@ -171,8 +166,8 @@ def focused(page):
     )
 
 
-def test_keyboard_alone(open_page, address):
-    page = open_page(f"{address}/roofline.html")
+def test_keyboard_alone(open_page, site):
+    page = open_page(f"{site.as_uri()}/roofline.html")
     order = []
     for _ in range(10):
         page.keyboard.press("Tab")
@@ -206,8 +201,8 @@ def test_keyboard_alone(open_page, address):
     assert page.get_by_text('formula["roofline.intensity_kv"]').is_visible()
 
 
-def test_the_result_is_announced_once_it_settles(open_page, address):
-    page = open_page(f"{address}/roofline.html")
+def test_the_result_is_announced_once_it_settles(open_page, site):
+    page = open_page(f"{site.as_uri()}/roofline.html")
     page.wait_for_timeout(600)  # the opening result has been announced
     page.evaluate(
         """() => {
@@ -223,8 +218,8 @@ def test_the_result_is_announced_once_it_settles(open_page, address):
     assert page.evaluate("said") == [CALCULATORS["roofline"].summary(B=96)]
 
 
-def test_focus_is_visible(open_page, address):
-    page = open_page(f"{address}/roofline.html")
+def test_focus_is_visible(open_page, site):
+    page = open_page(f"{site.as_uri()}/roofline.html")
     page.keyboard.press("Tab")
     width, style = page.evaluate(
         "() => { const s = getComputedStyle(document.activeElement); return [s.outlineWidth, s.outlineStyle]; }"
@@ -272,8 +267,8 @@ def paste(page, text):
     page.get_by_role("button", name="Use this config").click()
 
 
-def test_pasted_config_gives_pythons_numbers(open_page, address):
-    page = open_page(f"{address}/kv.html")
+def test_pasted_config_gives_pythons_numbers(open_page, site):
+    page = open_page(f"{site.as_uri()}/kv.html")
     paste(page, json.dumps(CONFIG))
     wanted = CALCULATORS["kv"].results(model=CONFIG)
     assert page.evaluate("seen.kv.results") == pytest.approx(wanted)
@@ -345,16 +340,14 @@ def test_nothing_is_wider_than_the_window(open_page, site, name, width):
 
 
 @pytest.mark.parametrize("name", CALCULATORS)
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_axe_finds_nothing(open_page, served, name, theme, width):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    page = open_page(f"{served}/{name}.html", width=width, theme=theme)  # axe itself reads the style sheets over http
+@every_setting
+def test_axe_finds_nothing(open_page, site, name, theme, width):
+    page = open_page(f"{site.as_uri()}/{name}.html", width=width, theme=theme)
     page.get_by_text("The formulas behind it").click()
     if name == "kv":
         paste(page, "{}")
-    report = axe.run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]})
-    assert report.violations_count == 0, report.generate_report()
+    found = violations(page, "html", tags=[*TAGS, "wcag22aa"])
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("name", CALCULATORS)
@@ -465,31 +458,3 @@ def test_blocked_storage_is_said(open_page, site):
     assert page.evaluate("labcoreWidgets.ui.storage.persistent") is False
     assert "keeps nothing" in page.evaluate("labcoreWidgets.ui.storage.notice().textContent")
     assert page.evaluate("[labcoreWidgets.ui.storage.set('a', 1), labcoreWidgets.ui.storage.get('a')]") == [False, 1]
-
-
-# ---- the built book --------------------------------------------------------------------------------------------------
-
-
-def test_calculators_of_the_built_book_equal_python(open_page, request):
-    """Each calculator that a page of the book carries, from disk: the numbers it opens with are Python's."""
-    request.getfixturevalue("built_book")
-    seen = 0
-    for path in sorted(HTML.rglob("*.html")):
-        specs = re.findall(r'data-labcore-widget="calculator" data-spec="([^"]*)"', path.read_text(encoding="utf-8"))
-        if not specs:
-            continue
-        page = open_page(path.as_uri(), width=390)
-        page.wait_for_selector(".lc-results")
-        for n, escaped in enumerate(specs):
-            calculator = widgets.Calculator(json.loads(html.unescape(escaped)))
-            cells = page.locator(".labcore-calculator").nth(n).locator("[data-result]")
-            shown = dict(
-                zip(cells.evaluate_all("cs => cs.map(c => c.dataset.result)"), cells.all_inner_texts(), strict=True)
-            )
-            for row in calculator.spec["results"]:
-                value = calculator.results()[row["id"]]
-                assert value is None or shown[row["id"]] == numbers.text(value, row["unit"]), (path.name, row["id"])
-            seen += 1
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path.name
-    if not seen:
-        pytest.skip("no page of the book carries a calculator yet")

@@ -1,4 +1,4 @@
-"""The built book asks no other host for anything, and every page opens without an error, from disk and over http."""
+"""What the built book names exists on this machine, and search, theme and the way in work from disk and over http."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from tests.book.conftest import WIDTHS, Watch
+from tests.book.conftest import Watch
 
 # Attributes whose address a browser fetches by itself. A plain link is a choice of the reader.
 FETCHED = {
@@ -116,26 +116,14 @@ def test_a_link_is_not_an_asset():
     )
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
-def test_every_page_opens_without_the_network(visit, pages, width, theme):
-    """Zero console errors and zero requests elsewhere (checked when the fixture ends), and no sideways scrolling."""
-    page = visit("index.html", width=width, theme=theme)
-    page.wait_for_url("**/book/index.html")
-    base = page.url.removesuffix("book/index.html")
-    wide = []
-    for path in pages:
-        page.goto(base + path, wait_until="load")
-        page.wait_for_function("!window.MathJax?.startup?.promise || window.MathJax.startup.document")
-        if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
-            wide.append(path)
-    assert not wide, f"scrolls sideways at {width} px: {', '.join(wide)}"
+def test_the_way_in_leads_to_the_first_page(visit):
+    visit("index.html").wait_for_url("**/book/index.html")
 
 
-def test_mathematics_is_set(visit):
-    page = visit("book/notation.html")
-    page.wait_for_selector("mjx-container mjx-math")
-    assert page.locator("mjx-merror").count() == 0
+def test_every_page_names_an_icon(built_book):
+    """Otherwise a browser asks the server for /favicon.ico: not every time, and finds nothing."""
+    without = [page for page in html_files(built_book) if 'rel="icon"' not in page.read_text(encoding="utf-8")]
+    assert not without, without
 
 
 def test_search_finds_a_glossary_entry(visit):
@@ -154,17 +142,6 @@ def test_the_theme_follows_the_system_until_it_is_chosen(visit):
     page.emulate_media(color_scheme="light" if chosen == "dark" else "dark")
     page.reload()
     assert page.evaluate("document.documentElement.dataset.theme") == chosen
-
-
-def test_no_light_card_stands_behind_an_interactive_part_in_the_dark(new_page, built_book, pages):
-    page, seen = new_page(theme="dark"), []
-    for path in pages:
-        page.goto((built_book / path).as_uri(), wait_until="load")
-        seen += page.eval_on_selector_all(
-            ".cell_output .text_html:has([data-labcore-widget])",
-            "els => els.map(e => getComputedStyle(e).backgroundColor)",
-        )
-    assert seen and set(seen) == {"rgba(0, 0, 0, 0)"}
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import pytest
 from labcore.learn.player import Player
 from labcore.learn.trace import replay, trace
 from labcore.learn.widgets.numbers import number
+from tests.book.axe import violations
+from tests.book.conftest import every_setting
 from tests.book.learning_site import (  # noqa: F401 (fixtures)
     NO_STORAGE,
     address,
@@ -16,7 +18,6 @@ from tests.book.learning_site import (  # noqa: F401 (fixtures)
     reader,
     scrolls_sideways,
     site,
-    violations,
     widget_browser,
 )
 from tests.learn.traces import RUNS
@@ -79,19 +80,26 @@ def test_buttons_scrubber_and_table_reach_every_step(reader, view):
 
 
 def test_playing_moves_and_stops_at_the_end(reader):
-    page = reader().open("tokens")
+    """At ten steps a second on a clock that the test moves."""
+    me = reader()
+    clock = me.page.clock
+    clock.install(time="2026-01-10T12:00:00")
+    page = me.open("tokens")
+    clock.pause_at("2026-01-10T13:00:00")
     page.get_by_label("Speed").select_option("10")
     page.locator(".lp-stage").focus()
     page.keyboard.press("Space")
     button(page, "Pause").wait_for()
-    page.wait_for_function("document.querySelector('input[type=range]').value > 1")
+    clock.run_for(250)
+    assert step_of(page) == 2
     button(page, "Pause").click()
-    there = step_of(page)
-    page.wait_for_timeout(350)
-    assert step_of(page) == there
+    clock.run_for(1000)
+    assert step_of(page) == 2
     button(page, "Play").click()
-    page.wait_for_function("document.querySelector('input[type=range]').value === '7'")
-    button(page, "Play").wait_for()
+    clock.run_for(400)
+    assert step_of(page) == 6 and button(page, "Pause").count() == 1
+    clock.run_for(1000)
+    assert step_of(page) == 7 and button(page, "Play").count() == 1
     assert page.evaluate("seen.tokens.step") == 7
 
 
@@ -164,8 +172,7 @@ def test_the_tiles_mark_what_was_skipped(reader):
 
 
 @over_http
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1000, 390])
+@every_setting
 def test_players_are_accessible_and_fit(reader, width, theme):
     me, found = reader(width=width, theme=theme), []
     for name in (*RUNS, "predict", "reveal"):

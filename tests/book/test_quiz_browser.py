@@ -10,6 +10,8 @@ import pytest
 
 from labcore.learn import quiz
 from labcore.learn.widgets.base import module_source
+from tests.book.axe import violations
+from tests.book.conftest import every_setting
 from tests.book.learning_site import (  # noqa: F401 (fixtures)
     ITEMS,
     NO_STORAGE,
@@ -22,7 +24,6 @@ from tests.book.learning_site import (  # noqa: F401 (fixtures)
     reader,
     scrolls_sideways,
     site,
-    violations,
     widget_browser,
     work_through,
 )
@@ -241,8 +242,7 @@ def test_sorting_by_keyboard_keeps_the_focus(reader):
 
 
 @over_http
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1000, 390])
+@every_setting
 def test_every_state_of_every_kind_is_accessible_and_fits(reader, width, theme):
     page = reader(width=width, theme=theme).open("quiz")
     found = violations(page)

@@ -7,6 +7,8 @@ import json
 
 import pytest
 
+from tests.book.axe import violations
+from tests.book.conftest import every_setting
 from tests.book.learning_site import (  # noqa: F401 (fixtures)
     NO_STORAGE,
     WARM_UP,
@@ -17,7 +19,6 @@ from tests.book.learning_site import (  # noqa: F401 (fixtures)
     reader,
     scrolls_sideways,
     site,
-    violations,
     widget_browser,
     work_through,
 )
@@ -171,8 +172,7 @@ def test_another_tab_is_followed(reader):
 
 
 @over_http
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1000, 390])
+@every_setting
 def test_the_review_is_accessible_and_fits(reader, width, theme):
     me = begun(reader, right=False, width=width, theme=theme)
     page = me.open("review")
