@@ -32,11 +32,21 @@ INLINE long place(const decode_pass *p, long sequence, long token) {
     return block * p->block_stride + token % p->block_size * p->token_stride;
 }
 
+// `token` will be read soon. The hardware cannot foresee where: its block lies anywhere.
+INLINE void prefetch(const decode_pass *p, long sequence, long heads, const float *cache, long token) {
+    if (token >= p->lengths[sequence]) return;
+    const float *first = cache + place(p, sequence, token);
+    for (long head = 0; head < heads; head++)
+        for (long i = 0; i < p->size; i += 16)
+            _mm_prefetch((const char *)(first + head * p->head_stride + i), _MM_HINT_T0);
+}
+
 // scores[head][g][t] = scale * q[head][g] · key[t][head], for `heads` key heads; a row of scores is `stride` long
 static void score(const decode_pass *p, long sequence, long heads, const float *keys, const float *q, float *scores,
                   long stride) {
     for (long t = 0; t < p->lengths[sequence]; t++) {
         const float *key = keys + place(p, sequence, t);
+        prefetch(p, sequence, heads, keys, t + CHUNK / 2);
         for (long row = 0; row < heads * p->group; row++) {
             const float *k = key + row / p->group * p->head_stride, *query = q + row * p->size;
             __m256 even = _mm256_setzero_ps(), odd = even;
@@ -95,7 +105,10 @@ static void weigh(const decode_pass *p, long sequence, long heads, const float *
     for (long first = 0, length = p->lengths[sequence]; first < length; first += CHUNK) {
         long tokens = length - first < CHUNK ? length - first : CHUNK;
         const float *value[CHUNK];
-        for (long t = 0; t < tokens; t++) value[t] = values + place(p, sequence, first + t);
+        for (long t = 0; t < tokens; t++) {
+            value[t] = values + place(p, sequence, first + t);
+            prefetch(p, sequence, heads, values, first + t + CHUNK);
+        }
         for (long head = 0; head < heads; head++) {
             for (long g = 0; g < p->group; g += GROUP) {
                 long row = head * p->group + g;
