@@ -203,18 +203,20 @@ def test_keyboard_alone(open_page, site):
 
 def test_the_result_is_announced_once_it_settles(open_page, site):
     page = open_page(f"{site.as_uri()}/roofline.html")
-    page.wait_for_timeout(600)  # the opening result has been announced
+    live = "document.querySelector('[role=status][aria-live=polite]')"
+    page.wait_for_function(f"{live}.textContent")  # the opening result has been announced
     page.evaluate(
-        """() => {
-          globalThis.said = [];
-          const live = document.querySelector("[role=status][aria-live=polite]");
-          new MutationObserver(() => said.push(live.textContent)).observe(live, { childList: true });
-        }"""
+        f"() => {{ globalThis.said = []; const live = {live};"
+        "new MutationObserver(() => said.push(live.textContent)).observe(live, { childList: true }); }"
     )
+    page.clock.install(time=0)
+    page.clock.pause_at(1000)
     page.get_by_role("slider", name="Batch slider").focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")
-    page.wait_for_timeout(900)
+        page.clock.run_for(300)
+    assert page.evaluate("said") == [], "announced while the slider moved"
+    page.clock.run_for(300)
     assert page.evaluate("said") == [CALCULATORS["roofline"].summary(B=96)]
 
 
