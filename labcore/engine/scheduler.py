@@ -193,7 +193,7 @@ class Scheduler:
                 continue
             name = request.request_id
             if name in output.failed:
-                self.manager.discard(row.block_ids)  # what gave no finite logits must not serve as a prefix
+                self.manager.forget_prefix(request)  # keys and values that gave no finite logits must not be hit
                 self.finish_requests([name], RequestStatus.FINISHED_ERROR, output.failed[name])
                 continue
             if not row.wants_token:

@@ -77,6 +77,7 @@ class ShadowRunner:
         self.prefixes = Prefixes()
         self.known: dict[str, list[int]] = {}  # request id -> the prefix that ends with each of its tokens
         self.hashes: dict[int, bytes] = {}
+        self.forgotten = False  # whether a failure made the prefix cache forget heads whose tails it still knows
 
     def execute(self, plan: StepPlan) -> StepOutput:
         """Move, write, read, sample. Raises Violation("E6") if a slot to be read holds anything but its prefix."""
@@ -126,7 +127,7 @@ class ShadowRunner:
         """The accepted drafts and one token more; then proposals for the next step."""
         request = row.request
         if self.fails and self.fails(request):
-            output.failed[request.request_id] = "the sampler raised"
+            output.failed[request.request_id], self.forgotten = "the sampler raised", True
             return
         drafts = row.token_ids[row.num_tokens - row.num_draft_tokens :]
         prefix = prefixes[request.num_tokens - 1]
@@ -186,9 +187,10 @@ class ShadowRunner:
     def check_reuse_order(self) -> None:
         """A8: a cached block is reused before the one it continues, without which it could not be found.
 
-        A window frees from the front instead: what it has passed is needed least.
+        A window frees from the front instead: what it has passed is needed least. And after a failed request tails
+        without a head are left, which go in their turn.
         """
-        if self.window is not None:
+        if self.window is not None or self.forgotten:
             return
         place = {block.block_id: index for index, block in enumerate(self.manager.block_pool.free_queue)}
         for number, index in place.items():

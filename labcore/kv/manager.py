@@ -146,6 +146,16 @@ class KVCacheManager:
         for block in block_ids:
             self.block_pool.forget(block)
 
+    def forget_prefix(self, request: Request) -> None:
+        """Let the prefix cache forget every copy of what `request` gave it, for the logits came out not finite.
+
+        Without any copy of its head nothing that continues it is found either.
+        """
+        count = self.num_cached_blocks[request.request_id]
+        for block_hash in extend_hashes(request, self.block_size, count)[:count]:
+            for block in list(self.block_pool.cached.get(block_hash, ())):
+                self.block_pool.forget(block)
+
     def take_moves(self) -> list[BlockMove]:
         """The moves so far, in the order in which they must be carried out; the list starts anew."""
         moves, self.moves = self.moves, []
