@@ -14,7 +14,7 @@ import urllib.request
 import nbformat
 import pytest
 
-from tests.book.conftest import is_remote
+from tests.book.conftest import TIMEOUT, is_remote
 from tests.book.widget_site import widget_browser  # noqa: F401 (a fixture)
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
@@ -60,11 +60,11 @@ def jupyter(tmp_path_factory):
         yield address
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(TIMEOUT / 1000)
         log.close()
 
 
-def wait_for(server, address, log, seconds=60):
+def wait_for(server, address, log, seconds=TIMEOUT / 1000):
     """Until the server answers; fails with its log when it does not."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and server.poll() is None:
@@ -76,7 +76,7 @@ def wait_for(server, address, log, seconds=60):
     pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
 
 
-def execute(page, number, attempts=20):
+def execute(page, number, attempts=120):
     """Run a cell; repeated until it starts, because JupyterLab drops the request while the kernel is connecting."""
     cell = page.locator(".jp-CodeCell").nth(number)
     for _ in range(attempts):
@@ -90,13 +90,14 @@ def execute(page, number, attempts=20):
 
 def test_slider_moves_the_trait(jupyter, widget_browser):  # noqa: F811
     context = widget_browser.new_context(viewport={"width": 1400, "height": 1100})
+    context.set_default_timeout(TIMEOUT)
     page = context.new_page()
     remote = []
     page.on("request", lambda r: remote.append(r.url) if is_remote(r.url) else None)
     page.goto(f"{jupyter}/lab/tree/live.ipynb")
-    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
     widget = execute(page, 0).locator(".labcore-widget")
-    widget.wait_for(timeout=60_000)
+    widget.wait_for()
     assert page.locator("[data-labcore-widget]").count() == 0, "the HTML fallback was shown beside the live view"
 
     # arrow keys reach the slider, letters the text box, and not the notebook's own shortcuts
@@ -110,7 +111,7 @@ def test_slider_moves_the_trait(jupyter, widget_browser):  # noqa: F811
 
     page.wait_for_timeout(500)
     printed = execute(page, 1).locator(".jp-OutputArea-output")
-    printed.wait_for(timeout=30_000)
+    printed.wait_for()
     assert printed.inner_text().strip() == "BATCH 48 SAME True"
     assert not remote, remote
     context.close()
