@@ -29,8 +29,8 @@ def suite(run: RunBuilder) -> None:
     capacity = max(len(ids), len(hay.ids))
     with pinned_threads(1):
         caches = {name: variant.make(model, capacity) for name, variant in variants.items()}
-        qualities = compare(model, exact(model, capacity), caches, ids, first=FIRST)
-        recalls = recall(model, caches, hay)
+        qualities = compare(model, exact(model, capacity), caches, ids, first=FIRST, say=run.say)
+        recalls = recall(model, caches, hay, run.say)
     for name, variant in variants.items():
         quality, needles = qualities[name], recalls[name]
         held, predicted = caches[name].nbytes, variant.nbytes(model, capacity)

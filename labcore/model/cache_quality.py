@@ -10,7 +10,7 @@ which has `positions`; `truncate(slot, 0)` empties a slot. Only slot 0 is used.
 
 import math
 import tomllib
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -73,18 +73,25 @@ class Quality:
 
 
 def compare(
-    model: Llama, exact, others: Mapping[str, object], ids: Sequence[int], first: int = 1
+    model: Llama,
+    exact,
+    others: Mapping[str, object],
+    ids: Sequence[int],
+    first: int = 1,
+    say: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Quality]:
     """Each of `others` beside the cache `exact` on `ids`, scoring the tokens ids[first:].
 
     `first` is where judging begins, 1 or later (nothing predicts the first token): tokens that a cache has room for
-    say nothing about what it drops. InputError when no token is left to score.
+    say nothing about what it drops. `say` is told of the progress. InputError when no token is left to score.
     """
     if not 1 <= first < len(ids):
         raise InputError(f"first={first}: scoring begins at token 1 or later and before the end of {len(ids)} tokens")
     steps = decode(model, [exact, *others.values()], ids[:-1], wanted=range(first - 1, len(ids)))
     nll, kl, agree = [], [], []
     for following, logits in enumerate(steps, start=1):
+        if following % 100 == 0:
+            say(f"  {following} of {len(ids)} tokens compared")
         if following < first:
             continue
         logp = logits.float().log_softmax(-1)
@@ -134,12 +141,20 @@ class Recall:
     probability: float
 
 
-def recall(model: Llama, caches: Mapping[str, object], haystack: Haystack) -> dict[str, list[Recall]]:
-    """Read the haystack token by token through each cache; one Recall per needle, in the order of the questions."""
+def recall(
+    model: Llama,
+    caches: Mapping[str, object],
+    haystack: Haystack,
+    say: Callable[[str], object] = lambda line: None,
+) -> dict[str, list[Recall]]:
+    """Read the haystack token by token through each cache; one Recall per needle, in the order of the questions.
+    `say` is told of the progress."""
     answers = {i: needle.name for needle in haystack.needles for i in range(needle.begin, needle.end)}
     right, logp = ({needle.name: [] for needle in haystack.needles} for _ in range(2))
     steps = decode(model, list(caches.values()), haystack.ids[:-1], wanted={i - 1 for i in answers})
     for following, logits in enumerate(steps, start=1):
+        if following % 100 == 0:
+            say(f"  {following} of {len(haystack.ids)} tokens of the haystack read")
         if following in answers:
             token = haystack.ids[following]
             right[answers[following]].append(logits.argmax(-1) == token)
