@@ -41,21 +41,36 @@ INLINE void prefetch(const decode_pass *p, long sequence, long heads, const floa
             _mm_prefetch((const char *)(first + head * p->head_stride + i), _MM_HINT_T0);
 }
 
+// scores[g] = scale * q[g] · key, for `count` query heads; the next one's score is `stride` further
+INLINE void dot(const float *key, const float *q, int count, long size, float scale, float *scores, long stride) {
+    __m256 sums[GROUP] = {0};
+    for (long i = 0; i < size; i += 8) {
+        __m256 k = _mm256_loadu_ps(key + i);
+#pragma GCC unroll 4
+        for (int g = 0; g < count; g++) sums[g] += _mm256_loadu_ps(q + g * size + i) * k;
+    }
+#pragma GCC unroll 4
+    for (int g = 0; g < count; g++) scores[g * stride] = scale * sum8(sums[g]);
+}
+
 // scores[head][g][t] = scale * q[head][g] · key[t][head], for `heads` key heads; a row of scores is `stride` long
 static void score(const decode_pass *p, long sequence, long heads, const float *keys, const float *q, float *scores,
                   long stride) {
     for (long t = 0; t < p->lengths[sequence]; t++) {
         const float *key = keys + place(p, sequence, t);
         prefetch(p, sequence, heads, keys, t + CHUNK / 2);
-        for (long row = 0; row < heads * p->group; row++) {
-            const float *k = key + row / p->group * p->head_stride, *query = q + row * p->size;
-            __m256 even = _mm256_setzero_ps(), odd = even;
-            for (long i = 0; i < p->size; i += 16) {
-                even += _mm256_loadu_ps(query + i) * _mm256_loadu_ps(k + i);
-                odd += _mm256_loadu_ps(query + i + 8) * _mm256_loadu_ps(k + i + 8);
+        for (long head = 0; head < heads; head++, key += p->head_stride)
+            for (long g = 0; g < p->group; g += GROUP) {
+                long row = head * p->group + g;
+                const float *queries = q + row * p->size;
+                float *some = scores + row * stride + t;
+                switch (p->group - g) {
+                    case 1: dot(key, queries, 1, p->size, p->scale, some, stride); break;
+                    case 2: dot(key, queries, 2, p->size, p->scale, some, stride); break;
+                    case 3: dot(key, queries, 3, p->size, p->scale, some, stride); break;
+                    default: dot(key, queries, 4, p->size, p->scale, some, stride);
+                }
             }
-            scores[row * stride + t] = p->scale * sum8(even + odd);
-        }
     }
 }
 
