@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import torch
 
@@ -47,7 +48,7 @@ def suite(run: RunBuilder) -> None:
     batch_rows(run, exact, fast, path)
 
 
-def sixteen(path) -> list[list[int]]:
+def sixteen(path: Path) -> list[list[int]]:
     """Prompts of evenly spread lengths; no two begin alike."""
     ids = prompt_ids(2 * LONGEST, path)
     lengths = torch.linspace(SHORTEST, LONGEST, REQUESTS).int().tolist()
@@ -55,7 +56,7 @@ def sixteen(path) -> list[list[int]]:
 
 
 def serve(core: EngineCore, prompts: Iterable[list[int]], new_tokens: int) -> tuple[list[Request], list[float]]:
-    """Answer all prompts, which arrive together, greedily: the finished requests, and the time to each first token."""
+    """Answer prompts that arrive together, greedily: the finished requests, and the seconds to each first token."""
     params = SamplingParams(temperature=0, max_tokens=new_tokens, ignore_eos=True)
     requests = [Request(str(i), prompt, params) for i, prompt in enumerate(prompts)]
     start, first = time.perf_counter(), {}
@@ -65,17 +66,6 @@ def serve(core: EngineCore, prompts: Iterable[list[int]], new_tokens: int) -> tu
         for progress in core.step():
             first.setdefault(progress.request_id, time.perf_counter() - start)
     return requests, list(first.values())
-
-
-def taking_turns(ours: Callable[[], object], peer: Callable[[], object]) -> tuple[list[list[float]], list[list[float]]]:
-    """Seconds of both, in alternating rounds after one that is not counted."""
-    took: tuple[list, list] = [], []
-    for _ in range(ROUNDS + 1):
-        for samples, program in zip(took, (ours, peer), strict=True):
-            start = time.perf_counter()
-            program()
-            samples.append([time.perf_counter() - start])
-    return took[0][1:], took[1][1:]
 
 
 @torch.inference_mode()
@@ -92,7 +82,7 @@ def agreement(exact: Llama, requests: Iterable[Request]) -> dict:
     return {"pass": top1 >= 0.95, "top1": top1, "bar": "the exact fp32 model would have chosen 95 % of the tokens"}
 
 
-def batch_rows(run: RunBuilder, exact: Llama, fast: Llama, path) -> None:
+def batch_rows(run: RunBuilder, exact: Llama, fast: Llama, path: Path) -> None:
     """Answer tokens per second of sixteen requests, prefill counted in, beside two peers."""
     prompts = sixteen(path)
     core = assemble(fast, max_num_seqs=REQUESTS, enable_prefix_caching=False)  # every round prefills
@@ -118,14 +108,15 @@ def batch_rows(run: RunBuilder, exact: Llama, fast: Llama, path) -> None:
         except ModuleNotFoundError as missing:
             run.skip(key, f"{missing.name} is not installed")
             continue
-        ours, theirs = taking_turns(lambda: serve(core, prompts, NEW), program)
-        rates = [[[tokens / seconds for seconds in one] for one in rounds] for rounds in (ours, theirs)]
+        programs = {"ours": lambda: serve(core, prompts, NEW), "theirs": program}
+        took = alternate(programs, rounds=ROUNDS, per_round=1, min_time=0)
+        rates = {who: [[tokens / seconds for seconds in one] for one in rounds] for who, rounds in took.items()}
         run.add(
             Row(
                 key=key,
                 what=f"{REQUESTS} requests, prompts of {SHORTEST} to {LONGEST} tokens, {NEW} new tokens each",
-                ours=rates[0],
-                baseline=rates[1],
+                ours=rates["ours"],
+                baseline=rates["theirs"],
                 baseline_name=described,
                 target={"must": must, "target": target},
                 **common,
@@ -133,7 +124,7 @@ def batch_rows(run: RunBuilder, exact: Llama, fast: Llama, path) -> None:
         )
 
 
-def transformers_batch(run: RunBuilder, path, prompts: list[list[int]]) -> tuple[Callable[[], object], str]:
+def transformers_batch(run: RunBuilder, path: Path, prompts: list[list[int]]) -> tuple[Callable[[], object], str]:
     """transformers' generate with all prompts in one left-padded batch."""
     model = transformers_model(path)
     run.add_version("transformers")
@@ -150,7 +141,7 @@ def transformers_batch(run: RunBuilder, path, prompts: list[list[int]]) -> tuple
     return generate, "transformers generate, fp32, left-padded"
 
 
-def llamacpp_slots(run: RunBuilder, path, prompts: list[list[int]]) -> tuple[Callable[[], object], str]:
+def llamacpp_slots(run: RunBuilder, path: Path, prompts: list[list[int]]) -> tuple[Callable[[], object], str]:
     """llama.cpp with a slot for each request, all asked at once."""
     server = LlamaCpp(path, run.threads, context=LONGEST + NEW + 16, slots=REQUESTS)
     run.add_version("xllamacpp")
@@ -164,7 +155,7 @@ def llamacpp_slots(run: RunBuilder, path, prompts: list[list[int]]) -> tuple[Cal
     return generate, f"llama.cpp, prebuilt AVX2 build (xllamacpp), {REQUESTS} slots"
 
 
-def prefix_row(run: RunBuilder, fast: Llama, path) -> None:
+def prefix_row(run: RunBuilder, fast: Llama, path: Path) -> None:
     """Requests that share a long prefix and arrive together, into an engine with an empty cache."""
     shared = prompt_ids(PREFIX, path)
     prompts = [[*shared, *(1000 + OWN * i + j for j in range(OWN))] for i in range(SHARING)]

@@ -15,9 +15,8 @@ import torch
 from labcore.bench.timing import measure
 from labcore.engine.stats import STAGES, RunStats, StepRecord
 from labcore.kv.storage import KVStorage
-from labcore.model.bench import layer_parameters
 from labcore.model.llama import Llama
-from labcore.model.stats import read_bandwidth, weight_bytes_per_pass
+from labcore.model.stats import layer_parameters, read_bandwidth, weight_bytes_per_pass
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from labcore.model.fast import fast_path
 from labcore.model.llama import Llama
 from labcore.model.loader import load_model, open_checkpoint
 from labcore.model.peers import LlamaCpp, transformers_model
-from labcore.model.stats import kv_bytes_per_token, weight_bytes_per_pass
+from labcore.model.stats import kv_bytes_per_token, layer_parameters, weight_bytes_per_pass
 
 MODEL = "smollm2-135m"
 PROMPT, NEW, LONG_PROMPT = 64, 64, 512
@@ -50,13 +50,6 @@ def prefill(model: Llama, ids: list[int]) -> torch.Tensor:
     """Logits after the last of `ids`, one pass."""
     attend = new_cache(model, 1, len(ids)).extend([(0, len(ids))])
     return model(torch.tensor(ids), attend.positions, attend, wanted=attend.last)
-
-
-def layer_parameters(model: Llama) -> int:
-    """Weights that one token is multiplied with in all layers; the head and the norms are not counted."""
-    c = model.config
-    attention = c.hidden * c.head_dim * (c.n_heads + 2 * c.n_kv_heads) + c.n_heads * c.head_dim * c.hidden
-    return c.n_layers * (attention + 3 * c.hidden * c.intermediate)
 
 
 class Decoder:

@@ -17,12 +17,12 @@ from torch.nn import functional as F
 
 from labcore.bench.record import Row, RunBuilder
 from labcore.bench.timing import alternate, measure
-from labcore.model.bench import MODEL, PROMPT, Decoder, layer_parameters, new_cache, prefill, prompt_ids
+from labcore.model.bench import MODEL, PROMPT, Decoder, new_cache, prefill, prompt_ids
 from labcore.model.checkpoints import fetch
 from labcore.model.llama import Llama
 from labcore.model.loader import load_model, open_checkpoint
 from labcore.model.parts import count_operators, step_parts
-from labcore.model.stats import kv_bytes_per_token, weight_bytes_per_pass
+from labcore.model.stats import kv_bytes_per_token, layer_parameters, weight_bytes_per_pass
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 STEPS, SAMPLES = 4, 7

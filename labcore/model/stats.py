@@ -1,4 +1,4 @@
-"""What a decode pass has to read, and how fast this machine reads."""
+"""What a pass has to compute and to read, and how fast this machine reads."""
 
 import statistics
 
@@ -7,6 +7,13 @@ import torch
 from labcore.bench.ceilings import cpu_array_bytes
 from labcore.bench.timing import measure
 from labcore.model.llama import Llama
+
+
+def layer_parameters(model: Llama) -> int:
+    """Weights that one token is multiplied with in all layers; the head and the norms are not counted."""
+    c = model.config
+    attention = c.hidden * c.head_dim * (c.n_heads + 2 * c.n_kv_heads) + c.n_heads * c.head_dim * c.hidden
+    return c.n_layers * (attention + 3 * c.hidden * c.intermediate)
 
 
 def weight_bytes_per_pass(model: Llama) -> int:

@@ -19,7 +19,7 @@ typedef struct {  // one decode pass; Python fills it once and every layer uses 
     float scale;
 } decode_pass;
 
-#define GROUP 4   // query heads whose weighted values are summed at a time
+#define GROUP 4   // query heads of a key head that are computed at a time
 #define CHUNK 16  // tokens whose values stay in the L1 cache while all heads and coordinates are summed
 
 INLINE long padded(long length) { return (length + 7) / 8 * 8; }
@@ -64,12 +64,7 @@ static void score(const decode_pass *p, long sequence, long heads, const float *
                 long row = head * p->group + g;
                 const float *queries = q + row * p->size;
                 float *some = scores + row * stride + t;
-                switch (p->group - g) {
-                    case 1: dot(key, queries, 1, p->size, p->scale, some, stride); break;
-                    case 2: dot(key, queries, 2, p->size, p->scale, some, stride); break;
-                    case 3: dot(key, queries, 3, p->size, p->scale, some, stride); break;
-                    default: dot(key, queries, 4, p->size, p->scale, some, stride);
-                }
+                WITH_COUNT(p->group - g, dot(key, queries, count, p->size, p->scale, some, stride))
             }
     }
 }
@@ -129,12 +124,7 @@ static void weigh(const decode_pass *p, long sequence, long heads, const float *
                 long row = head * p->group + g;
                 const float *some = weights + row * stride + first;
                 float *result = out + row * p->size;
-                switch (p->group - g) {
-                    case 1: weigh_chunk(value, tokens, some, stride, 1, p->size, result); break;
-                    case 2: weigh_chunk(value, tokens, some, stride, 2, p->size, result); break;
-                    case 3: weigh_chunk(value, tokens, some, stride, 3, p->size, result); break;
-                    default: weigh_chunk(value, tokens, some, stride, 4, p->size, result);
-                }
+                WITH_COUNT(p->group - g, weigh_chunk(value, tokens, some, stride, count, p->size, result))
             }
             for (long t = 0; t < tokens; t++) value[t] += p->head_stride;
         }
@@ -142,8 +132,8 @@ static void weigh(const decode_pass *p, long sequence, long heads, const float *
 }
 
 // By all threads of the team that calls it: store the newest key and value of every sequence in layer `layer`, then
-// attend to all of its tokens. q, out: [sequences, kv_heads * group, size], q's rows q_stride floats apart; k, v: [sequences,
-// kv_heads, size], rows kv_stride apart; scores: score_floats() a thread.
+// attend to all of its tokens. q, out: [sequences, kv_heads * group, size], q's rows q_stride floats apart; k, v:
+// [sequences, kv_heads, size], rows kv_stride apart; scores: score_floats() a thread.
 static void attend_by_team(const decode_pass *p, long layer, const float *q, const float *k, const float *v,
                            long q_stride, long kv_stride, float *out, float *scores) {
     float *keys = p->keys + layer * p->layer_stride, *values = p->values + layer * p->layer_stride;

@@ -83,26 +83,17 @@ INLINE void q8_dot(const q8_panel *w, const activation *x, long blocks, int coun
     }
 }
 
-// y[r][panel's rows] = (add ? y : 0) + W x, for up to ROWS rows; `count` is a constant at every call.
-#define TILE(format, count)                                   \
-    {                                                         \
-        __m256 acc[ROWS] = {0};                               \
-        format##_dot(w, x, blocks, count, acc);               \
-        for (int i = 0; i < count; i++) {                     \
-            float *out = y + i * outputs;                     \
-            if (add) acc[i] += _mm256_loadu_ps(out);          \
-            _mm256_storeu_ps(out, acc[i]);                    \
-        }                                                     \
-    }
-#define TILES(format)                                                                                        \
+// y[r][panel's rows] = (add ? y : 0) + W x, for up to ROWS rows
+#define TILES(format)                                                                                         \
     static void format##_tile(const format##_panel *w, const activation *x, float *y, long rows, long blocks, \
-                              long outputs, int add) {                                                       \
-        switch (rows) {                                                                                      \
-            case 1: TILE(format, 1) break;                                                                   \
-            case 2: TILE(format, 2) break;                                                                   \
-            case 3: TILE(format, 3) break;                                                                   \
-            default: TILE(format, 4)                                                                         \
-        }                                                                                                    \
+                              long outputs, int add) {                                                        \
+        __m256 acc[ROWS] = {0};                                                                               \
+        WITH_COUNT(rows, format##_dot(w, x, blocks, count, acc))                                              \
+        for (int i = 0; i < rows && i < ROWS; i++) {                                                          \
+            float *out = y + i * outputs;                                                                     \
+            if (add) acc[i] += _mm256_loadu_ps(out);                                                          \
+            _mm256_storeu_ps(out, acc[i]);                                                                    \
+        }                                                                                                     \
     }
 TILES(q4)
 TILES(q8)

@@ -6,6 +6,15 @@
 #define INLINE static inline __attribute__((always_inline))
 #define IN_REGISTER(v) __asm__("" : "+x"(v))  // compute v here: gcc likes to put off a sum and spill what goes into it
 
+// Do `work` with `count` = `rows`, 4 at most, as a constant: its loops over rows unroll and their sums stay in registers.
+#define WITH_COUNT(rows, work)                                    \
+    switch (rows) {                                               \
+        case 1: { enum { count = 1 }; work; } break;              \
+        case 2: { enum { count = 2 }; work; } break;              \
+        case 3: { enum { count = 3 }; work; } break;              \
+        default: { enum { count = 4 }; work; }                    \
+    }
+
 // e^x to about 2 units in the last place: x = n ln 2 + r, e^r by its Taylor polynomial, 2^n by the exponent bits.
 // Below -87 it returns about 1e-38, above 88 about 1e38; NaN stays NaN.
 INLINE __m256 exp8(__m256 x) {

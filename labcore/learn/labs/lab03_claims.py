@@ -44,7 +44,7 @@ def serve(workload: Workload, **changes) -> Served:
     longest = max(prompt + answer for _, prompt, answer in workload)
     if longest > LIMITS.max_model_len:
         raise InputError(f"a request may grow to {longest} tokens, and this engine ends all at {LIMITS.max_model_len}")
-    served = Served(DryRun(), [], {}, {}, [], set())
+    served, took = Served(DryRun(), [], {}, {}, [], set()), []
 
     def seconds(plan: StepPlan) -> float:
         slots = (len(row.block_ids) * CACHE.block_size - row.start - row.num_tokens for row in plan.scheduled)
@@ -54,12 +54,13 @@ def serve(workload: Workload, **changes) -> Served:
                 served.sampled.setdefault(row.request.request_id, []).append(len(served.empty))
         served.empty.append(sum(slots))
         served.preempted.update(plan.preempted)
-        return step_seconds(plan)
+        took.append(step_seconds(plan))
+        return took[-1]
 
     arrivals, prompts, answers = zip(*workload, strict=True)
     requests = requests_of(prompts, answers, arrivals)
     served.run, _ = dry_run(requests, replace(LIMITS, **changes), CACHE, seconds)
-    served.began = [end - 1 - 0.1 * tokens for end, tokens in zip(served.run.clock, served.run.tokens, strict=True)]
+    served.began = [end - lasted for end, lasted in zip(served.run.clock, took, strict=True)]
     return served
 
 
