@@ -8,7 +8,7 @@ sampled fails by itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -103,13 +103,35 @@ def _sample(logits: Tensor, rows: Sequence[SamplingRow], numbers: list[float | N
 
 
 def draw(logits: Tensor, params: Sequence[SamplingParams], uniform: Tensor) -> Tensor:
-    """Token ids [rows] from logits [rows, vocab] at temperatures above 0, one uniform number (float64 [rows]) each.
+    """Token ids [rows] from logits [rows, vocab] at temperatures above 0, one uniform number (float64 [rows]) each."""
+    return pick(_weights(logits, params), uniform)
 
-    Inverse transform sampling: the token at which the cumulative probability passes the number.
+
+def law(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
+    """The probabilities (float64 [rows, vocab]) that a token of each row of logits [rows, vocab] is drawn with.
+
+    Temperature, min-p, top-k and top-p are applied; at temperature 0 all the probability lies on the likeliest token.
     """
+    greedy = torch.tensor([one.greedy for one in params], device=logits.device)
+    warm = [replace(one, temperature=1.0) if one.greedy else one for one in params]
+    weights = _weights(logits.float(), warm).double()
+    best = torch.zeros_like(weights).scatter_(1, logits.max(-1, keepdim=True).indices, 1.0)
+    return torch.where(greedy[:, None], best, weights / weights.sum(-1, keepdim=True))
+
+
+def _weights(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
+    """What the probabilities of the tokens are proportional to [rows, vocab], after temperature and truncation."""
     temperature = torch.tensor([one.temperature for one in params], device=logits.device)
     scaled = (logits - logits.amax(-1, keepdim=True)) / temperature[:, None]  # at most 0, so no exponential overflows
-    cumulative = truncate(scaled, params).exp().double().cumsum(-1)
+    return truncate(scaled, params).exp()
+
+
+def pick(weights: Tensor, uniform: Tensor) -> Tensor:
+    """Token ids [rows], each with a probability in proportion to its weight [rows, vocab].
+
+    Inverse transform sampling: the token at which the cumulative weight passes the number (float64 [rows], 0 to 1).
+    """
+    cumulative = weights.double().cumsum(-1)
     total = cumulative[:, -1]
     below = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))  # a product may round up
     return torch.searchsorted(cumulative, below[:, None], right=True)[:, 0]
