@@ -6,10 +6,23 @@ holds zeros and no token: backends may read it as padding. What other slots hold
 can be anything, NaN included, and must not matter.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from torch import Tensor
+
+
+class Branch(NamedTuple):
+    """What a node of a draft tree attends to: positions 0 … known - 1, each in its own place, and then the nodes on its
+    branch, itself last, in these `places`. Place p of a request is slot block_table[p // S] · S + p % S."""
+
+    known: int
+    places: tuple[int, ...]
+
+    @property
+    def position(self) -> int:
+        return self.known + len(self.places) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +33,8 @@ class AttentionMetadata:
     i's, the newest of its seq_lens[i] tokens (int32 [requests], on the CPU), so each has at least one.
     block_table: int32 [requests, blocks]; position p of request i lies in block_table[i, p // block_size].
     slot_mapping: int64 [tokens], the slot block · block_size + offset in which each new token is stored.
+    branches: token of the pass -> its Branch, for the nodes of draft trees, which are in places one after the other
+    though some have the same position. Every other token attends to all places up to its own.
     """
 
     query_start_loc: Tensor
@@ -28,6 +43,18 @@ class AttentionMetadata:
     slot_mapping: Tensor
     max_query_len: int
     max_seq_len: int
+    branches: Mapping[int, Branch] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class StepInputs:
+    """token_ids, positions: int64 [tokens]; wanted: int64, the tokens whose logits are sampled: for each request that
+    wants one its last token, preceded by the tokens before its drafts."""
+
+    token_ids: Tensor
+    positions: Tensor
+    wanted: Tensor
+    metadata: AttentionMetadata
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,27 +7,15 @@ made once; what `build` returns is valid until the next call.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from labcore.attention.metadata import AttentionMetadata
+from labcore.attention.metadata import AttentionMetadata, StepInputs
 from labcore.core.step_plan import ScheduledRequest
 from labcore.engine.config import CacheConfig, SchedulerConfig
-
-
-@dataclass(slots=True)
-class StepInputs:
-    """token_ids, positions: int64 [tokens]; wanted: int64, the tokens whose logits are sampled: for each request that
-    wants one its last token, preceded by the tokens before its drafts."""
-
-    token_ids: Tensor
-    positions: Tensor
-    wanted: Tensor
-    metadata: AttentionMetadata
 
 
 class InputBatch:

@@ -1,0 +1,27 @@
+"""From `LLM(speculative={...})` to a proposer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from inspect import signature
+
+from labcore.core.errors import InputError
+from labcore.speculative.proposer import Proposer, Target
+
+METHODS: dict[str, Callable[..., Proposer]] = {}  # name -> (target, **options) -> proposer
+
+
+def build_proposer(speculative: Mapping, target: Target) -> Proposer:
+    """The proposer of {"method": a key of METHODS, **its options}. Raises InputError for a name or an option that does
+    not exist, or that makes no sense."""
+    options = dict(speculative)
+    method = options.pop("method", None)
+    if method not in METHODS:
+        raise InputError(f"speculative method {method!r}: must be one of {', '.join(METHODS)}")
+    known = list(signature(METHODS[method]).parameters)[1:]
+    if unknown := sorted(set(options) - set(known)):
+        raise InputError(f"speculative option {unknown[0]!r} is unknown; {method} has {', '.join(known) or 'none'}")
+    proposer = METHODS[method](target, **options)
+    if proposer.num_tokens < 1:
+        raise InputError(f"num_tokens={proposer.num_tokens!r}: must be 1 or more")
+    return proposer
