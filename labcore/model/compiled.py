@@ -6,6 +6,8 @@ blocks and fold in the norm, the SwiGLU and the residual addition beside them (`
 is one compiled call.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -25,7 +27,8 @@ def serve_blocks(model: Llama, checkpoint: Checkpoint) -> None:
     the kernels cannot run here.
     """
     checkpoint = plain_gguf(checkpoint)
-    model.layers = nn.ModuleList([CompiledStack(checkpoint)])
+    config = checkpoint.config
+    model.layers = nn.ModuleList([CompiledStack(all_products(checkpoint), config.n_heads, config.n_kv_heads)])
     raw, format = checkpoint.blocks("embed_tokens.weight")
     model.embed_tokens = BlockEmbedding(raw, format)
     model.lm_head = BlockLinear(raw, format)
@@ -33,17 +36,18 @@ def serve_blocks(model: Llama, checkpoint: Checkpoint) -> None:
 
 
 class CompiledStack(nn.Module):
-    """All of `Llama.layers`, each as four products: q, k and v together; output; gate and up together; down."""
+    """Layers of a `Llama`, all of them or some, each as four products: q, k and v together; output; gate and up
+    together; down. `attend` knows them by their places in the stack."""
 
-    def __init__(self, checkpoint: GGUFCheckpoint):
+    def __init__(self, layers: Iterable[nn.ModuleList], n_heads: int, n_kv_heads: int):
         super().__init__()
-        config = checkpoint.config
-        self.n_heads, self.n_kv_heads = config.n_heads, config.n_kv_heads
-        self.products = nn.ModuleList()
-        for i in range(config.n_layers):
-            self.products.append(products(checkpoint, i))
-            checkpoint.file.drop_pages()  # packed now: the file need not stay in memory beside it
+        self.n_heads, self.n_kv_heads = n_heads, n_kv_heads
+        self.products = nn.ModuleList(layers)
         self.layers = CompiledLayers([tuple(four) for four in self.products])
+
+    def subset(self, layers: Sequence[int]) -> "CompiledStack":
+        """A stack of these layers over the same weights."""
+        return CompiledStack([self.products[i] for i in layers], self.n_heads, self.n_kv_heads)
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         if len(x) > FEW_ROWS and self.products[0][0].packed is not None:
@@ -66,6 +70,13 @@ class CompiledStack(nn.Module):
             x = x + output(attend(i, rotate(q, rotation), rotate(k, rotation), v).flatten(-2))
             x = x + down(gate_up(x))
         return x
+
+
+def all_products(checkpoint: GGUFCheckpoint) -> Iterator[nn.ModuleList]:
+    """The products of every layer."""
+    for i in range(checkpoint.config.n_layers):
+        yield products(checkpoint, i)
+        checkpoint.file.drop_pages()  # packed now: the file need not stay in memory beside it
 
 
 def products(checkpoint: GGUFCheckpoint, index: int) -> nn.ModuleList:
