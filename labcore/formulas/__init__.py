@@ -20,6 +20,8 @@ from labcore.formulas import (  # noqa: F401, I001 (importing declares; this is 
     context_parallel,
     paging,
     batching,
+    speculation,
+    quantization,
 )
 from labcore.formulas.derivation import DerivationError, same
 from labcore.formulas.notation import NotationRow, notation_rows

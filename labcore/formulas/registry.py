@@ -33,7 +33,8 @@ class Condition:
 class Limit:
     """As `symbol` goes to `to`, the formula goes to `is_`: an expression, or the id of another formula.
 
-    0 is approached from above, 1 is taken itself (it is a count), any other finite point is approached from below.
+    0 is approached from above, 1 is taken itself where the symbol counts things, any other finite point is approached
+    from below.
     """
 
     symbol: sp.Symbol

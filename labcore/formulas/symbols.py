@@ -125,12 +125,24 @@ P = count("P", "P", "parameters", "parameters of the model", 1e8, 1e12)
 P_dense = count("P_dense", r"P_{\mathrm{dense}}", "parameters", "parameters that every token uses", 1e8, 1e11)
 n_moe = count("n_moe", r"n_{\mathrm{moe}}", "layers", "layers that have experts", 1, 96)
 P_expert = count("P_expert", r"P_{\mathrm{expert}}", "parameters", "parameters of one expert in one layer", 1e6, 1e9)
+P_lin = count("P_lin", r"P_{\mathrm{lin}}", "parameters", "parameters of the layers that are quantized", 1e8, 1e12)
+P_keep = count(
+    "P_keep", r"P_{\mathrm{keep}}", "parameters", "parameters that keep their 16 bits", 1, 1e10, domain="nonnegative"
+)
 E = count("E", "E", "experts", "routed experts in a layer", 4, 512)
 
 # Work in a step
 T = count("T", "T", "tokens", "tokens carried by one pass, prefill and decode together", 1, 65536)
 B = symbol("B", "B", "sequences", "sequences decoded together", 1, 1024, integer=True)
 k = count("k", "k", "experts", "routed experts a token uses in a layer", 1, 16)
+
+# Speculation
+alpha = symbol("alpha", r"\alpha", "1", "probability that a drafted token is kept", 0.05, 0.99, domain="fraction")
+K = count("K", "K", "tokens", "tokens drafted for one verification", 1, 16)
+c = symbol("c", "c", "1", "time of a draft step in plain steps", 0.005, 0.5, domain="nonnegative")
+v = symbol("v", "v", "1", "time of a verification in plain steps", 1, 8)
+t_draft = symbol("t_draft", r"t_{\mathrm{draft}}", "s", "time of one draft step", 1e-4, 0.05, domain="nonnegative")
+t_ver = symbol("t_ver", r"t_{\mathrm{ver}}", "s", "time of one verification", 1e-3, 0.5)
 
 # Attention
 hidden = count("hidden", r"d_{\mathrm{model}}", "elements", "width of the residual stream", 512, 16384)
@@ -163,6 +175,35 @@ b_zero = symbol(
     domain="nonnegative",
 )
 G = count("G", "G", "elements", "elements that share a scale", 16, 256)
+b_super = symbol(
+    "b_super",
+    r"b_{\mathrm{super}}",
+    "bit/element",
+    "bits that widen the scales of several groups",
+    0,
+    64,
+    integer=True,
+    domain="nonnegative",
+)
+n_super = count("n_super", r"n_{\mathrm{super}}", "1", "groups whose scales are widened together", 1, 256)
+b_index = symbol(
+    "b_index", r"b_{\mathrm{idx}}", "bit/element", "bits that say where a sparse weight sits", 8, 32, integer=True
+)
+b_bar = symbol("b_bar", r"\bar b", "bit/element", "bits a weight, scales and zeros counted", 1, 16)
+n_levels = count("n_levels", r"n_{\mathrm{lev}}", "1", "levels of a grid, 2^b", 2, 256)
+d_in = count("d_in", r"d_{\mathrm{in}}", "elements", "inputs of a linear layer", 64, 65536)
+f_sparse = symbol("f_sparse", r"f_{\mathrm{sp}}", "1", "share of weights kept apart", 0, 0.05, domain="nonnegative")
+w_span = symbol("w_span", r"r_w", "1", "largest minus smallest of the weights that share a scale", 1e-3, 10)
+step = symbol("step", r"\Delta", "1", "distance of neighbouring levels", 1e-4, 1)
+step_scaled = symbol("step_scaled", r"\Delta'", "1", "that distance after one channel was scaled up", 1e-4, 1)
+s_channel = symbol("s_channel", "s", "1", "factor of an input channel", 0.1, 10)
+e_round = symbol("e_round", "e", "1", "rounding error of one weight", 0, 1, domain="nonnegative")
+h_inv = symbol("h_inv", r"[H^{-1}]_{qq}", "1", "a weight's entry on the diagonal of the inverse Hessian", 1e-3, 10)
+x_absmax = symbol("x_absmax", "m_X", "1", "largest size of an activation channel", 0.01, 1000)
+w_absmax = symbol("w_absmax", "m_W", "1", "largest size of the weights that read a channel", 0.01, 10)
+migration = symbol(
+    "migration", r"\alpha_{\mathrm{s}}", "1", "share of the outliers moved into weights", 0.05, 1, domain="fraction"
+)
 
 # Cache
 n = symbol("n", r"n", "tokens", "tokens of one sequence, or their mean", 1, 131072)

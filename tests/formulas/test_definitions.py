@@ -167,7 +167,8 @@ def approach(f: Formula, limit: Limit, inputs: dict[str, float]) -> tuple[mpmath
 
     tiny = mpmath.mpf(10) ** -30
     to = at(limit.to, exact)
-    near = 1 / tiny if mpmath.isinf(to) else tiny if to == 0 else to if limit.to == 1 else to * (1 - tiny)
+    counted = limit.to == 1 and TABLE[limit.symbol.name].integer
+    near = 1 / tiny if mpmath.isinf(to) else tiny if to == 0 else to if counted else to * (1 - tiny)
     return at(f.expr, exact | {limit.symbol: near}), at(target, exact)
 
 

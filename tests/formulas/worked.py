@@ -56,8 +56,10 @@ P1 = {
 }  # four A100 80GB, Llama 3 70B
 CONTEXT_8K = {"L": 8192, "kappa": KAPPA}
 STEP_A100 = WEIGHTS | {"kappa": KAPPA, "F": F_A100, "beta": A100, "t_comm": Q(3, "ms"), "t_launch": Q(2, "ms")}
+FOUR_A100 = {"P": LLAMA3_70B["P"], "b_w": 2, "F": 4 * 312e12, "beta": 4 * 2.039e12}
 ROUTED = {"E": 256, "k": 8, "B": 32}
 EXPERTS = {"b_w": 2, "P_dense": 14_000_000_000, "n_moe": 58, "P_expert": 44_040_000}
+LINEAR_70B = {"P_lin": 68_451_041_280, "P_keep": 525_606_912, "b_w": 2}  # Llama 2 70B: layers; embeddings, head, norms
 GEMMA = {"n_global": 10, "n_local": 52, "L": 131_072, "W": 1024}  # the layer counts of Gemma 3 27B
 
 WORKED = [
@@ -233,6 +235,50 @@ WORKED = [
     worked("1.993 s", "latency.ttft_prefix", LLAMA3_70B, L=8192, L_hit=0, t_queue=0, n_gpu=4, F=F_A100, mfu=0.5),
     # half is cached: 0.926 s of weights, 0.106 s of attention over 8,192² - 4,096² pairs, half a second queued
     worked("1.532 s", "latency.ttft_prefix", LLAMA3_70B, L=8192, L_hit=4096, t_queue=0.5, n_gpu=4, F=F_A100, mfu=0.5),
+    # speculation: Leviathan's expectation and speed-up, an 8B and a 1B draft for 70B (bytes for bytes), P2
+    worked("3.689 tokens", "speculation.expected_tokens", alpha=0.8, K=5),
+    worked("3.362 tokens", "speculation.expected_tokens", alpha=0.8, K=4),
+    worked("3.051 tokens", "speculation.expected_tokens", alpha=0.75, K=4),
+    worked("2.689 tokens", "speculation.accepted_drafts", alpha=0.8, K=5),
+    worked("2.051 tokens", "speculation.accepted_drafts", alpha=0.75, K=4),
+    *(
+        worked(f"{gain} ×", "speculation.speedup", alpha=0.8, K=5, c=c)
+        for c, gain in (
+            (0.02, "3.35"),
+            (0.05, "2.95"),
+            (0.10, "2.46"),
+            (0.125, "2.27"),
+            (0.2, "1.84"),
+            (8_030_261_248 / LLAMA3_70B["P"], "2.35"),
+            (1_235_814_400 / LLAMA3_70B["P"], "3.39"),
+        )
+    ),
+    worked("2.034 ×", "speculation.speedup", alpha=0.75, K=4, c=5 / 40),
+    worked("2.023 ×", "speculation.speedup", alpha=0.75, K=5, c=5 / 40),
+    worked("1.85 ×", "speculation.speedup", alpha=0.75, K=8, c=5 / 40),
+    worked("1.00 ×", "speculation.speedup", alpha=0.336, K=4, c=5 / 40),
+    worked("50.8 tok/s", "speculation.rate", alpha=0.75, K=4, t_draft=Q(5, "ms"), t_ver=Q(40, "ms")),
+    worked("1.525 ×", "speculation.gain", alpha=0.75, K=4, c=0.125, v=1.5),
+    # verification on four A100, 70B: 80, 320 and 640 tokens a pass
+    *(
+        worked(f"{gain} ×", "speculation.batch_gain", FOUR_A100, alpha=0.75, K=4, c=0, B=B, L=L, kappa=KAPPA)
+        for B, L, gain in (
+            (16, 0, "3.05"),
+            (64, 0, "1.46"),
+            (128, 0, "0.73"),
+            (16, 32768, "3.05"),
+            (64, 8192, "2.04"),
+        )
+    ),
+    worked("0.67 ×", "speculation.batch_gain", FOUR_A100, alpha=0.75, K=4, c=0.1, B=128, L=0, kappa=KAPPA),
+    worked("0.82 ×", "speculation.batch_gain", FOUR_A100, alpha=0.75, K=4, c=0.1, B=256, L=2048, kappa=KAPPA),
+    worked("36.18 ms", "speculation.verify_time", FOUR_A100, K=4, B=64, L=0, kappa=KAPPA),
+    worked("57.25 ms", "speculation.verify_time", FOUR_A100, K=4, B=64, L=8192, kappa=KAPPA),
+    worked("38.37 ms", "speculation.verify_time", FOUR_A100, K=4, B=16, L=32768, kappa=KAPPA),
+    worked("8.6 tokens", "speculation.free_drafts", R=R_A100, b_w=2, B=16),
+    worked("1.4 tokens", "speculation.free_drafts", R=R_A100, b_w=2, B=64),
+    worked("1.97 ×", "speculation.experts_ratio", E=256, k=8, B=1, K=1),  # one token and one draft, 8 of 256 experts
+    worked("1.36 ×", "speculation.experts_ratio", E=256, k=8, B=32, K=1),
     # paging
     worked("7.5 tokens", "kv.paging.tail_waste", S=16),
     worked("31.5 tokens", "kv.paging.tail_waste", S=64),
@@ -303,4 +349,65 @@ WORKED = [
     worked("36.52 GiB", "kv.capacity.free", P1, memory_fraction=0.9),
     worked("6.52 GiB", "kv.capacity.headroom", P1, memory_fraction=0.9, B=48, **CONTEXT_8K),
     worked("0 sequences", "kv.capacity.sequences", P1, CONTEXT_8K, memory=Q(24, "GiB")),
+    # quantized weights: Llama 2 70B (weights without groups, in groups of 128, of 64), block formats of llama.cpp
+    worked("137.95 GB", "quant.model_bytes", LINEAR_70B, b_bar=16),
+    worked("68.98 GB", "decode.weight_bytes", P=68_976_648_192, b_w=1),
+    worked("35.3 GB", "quant.model_bytes", LINEAR_70B, b_bar=4),
+    worked("36.6 GB", "quant.model_bytes", LINEAR_70B, b_bar=4 + 20 / 128),
+    worked("34.1 GiB", "quant.model_bytes", LINEAR_70B, b_bar=4 + 20 / 128),
+    worked("28.1 GB", "quant.model_bytes", LINEAR_70B, b_bar=3 + 20 / 128),
+    worked("28.0 GB", "quant.model_bytes", LINEAR_70B, b_bar=3 + 19 / 128),
+    worked("1.05 GB", "quant.model_bytes", LINEAR_70B, P_lin=1, b_bar=4),
+    worked("4.156 bit/element", "kv.quant_effective_bits", bits=4, b_scale=16, b_zero=4, G=128),
+    worked("4.25 bit/element", "kv.quant_effective_bits", bits=4, b_scale=8, b_zero=0, G=32),  # MXFP4
+    worked("4.5 bit/element", "kv.quant_effective_bits", bits=4, b_scale=8, b_zero=0, G=16),  # NVFP4
+    worked("4.127 bit/element", "quant.two_level_bits", bits=4, b_scale=8, b_zero=0, G=64, b_super=32, n_super=256),
+    *(
+        worked(
+            f"{shown} bit/element",
+            "quant.two_level_bits",
+            bits=b,
+            b_scale=s,
+            b_zero=z,
+            G=G,
+            b_super=w,
+            n_super=256 // G,
+        )
+        for shown, b, s, z, G, w in (
+            ("2.625", 2, 4, 4, 16, 32),
+            ("3.4375", 3, 6, 0, 16, 16),
+            ("4.500", 4, 6, 6, 32, 32),
+            ("5.500", 5, 6, 6, 32, 32),
+            ("6.5625", 6, 8, 0, 16, 16),
+        )
+    ),
+    worked(
+        "4.0625 bit/element", "quant.codebook_bits", bits=4, n_levels=16, b_scale=16, d_in=4096, f_sparse=0, b_index=16
+    ),
+    worked(
+        "4.444 bit/element", "quant.codebook_bits", bits=4, n_levels=16, b_scale=16, d_in=576, f_sparse=0, b_index=16
+    ),
+    worked(
+        "4.28 bit/element",
+        "quant.codebook_bits",
+        bits=4,
+        n_levels=16,
+        b_scale=16,
+        d_in=4096,
+        f_sparse=0.0045,
+        b_index=32,
+    ),
+    worked("0.200 ×", "quant.step", w_span=3.0, n_levels=16),
+    worked("0.00333 ×", "quant.rounding_variance", step=0.2),
+    worked("0.125 ×", "quant.obs_loss", e_round=0.5, h_inv=1),
+    worked("0.050 ×", "quant.obs_loss", e_round=0.2, h_inv=0.4),
+    worked("0.6 ×", "quant.awq_error_ratio", step=0.5, step_scaled=0.6, s_channel=2),
+    worked("8 ×", "quant.smooth_scale", x_absmax=16, w_absmax=0.25, migration=0.5),
+    worked("4.362 ×", "quant.smooth_scale", x_absmax=16, w_absmax=2, migration=0.625),
+    worked("3.5 ×", "quant.log_scale", x_absmax=14),
+    worked("3.85 ×", "quant.speedup_bound", b_w=2, b_bar=4 + 20 / 128),
+    worked("3.85 ×", "quant.weight_only_speedup", B=1, R=R_A100, b_w=2, b_bar=4 + 20 / 128),
+    worked("1.91 ×", "quant.weight_only_speedup", B=80, R=R_A100, b_w=2, b_bar=4 + 20 / 128),
+    worked("1.00 ×", "quant.weight_only_speedup", B=160, R=R_A100, b_w=2, b_bar=4 + 20 / 128),
+    worked("39.7 sequences", "roofline.crossover_batch", R=R_A100, b_w=(4 + 20 / 128) / 8),
 ]

@@ -29,10 +29,18 @@
     P_dense: entry("P_{\\mathrm{dense}}", "parameters", "parameters that every token uses", 1e+08, 1e+11, true),
     n_moe: entry("n_{\\mathrm{moe}}", "layers", "layers that have experts", 1, 96, true),
     P_expert: entry("P_{\\mathrm{expert}}", "parameters", "parameters of one expert in one layer", 1e+06, 1e+09, true),
+    P_lin: entry("P_{\\mathrm{lin}}", "parameters", "parameters of the layers that are quantized", 1e+08, 1e+12, true),
+    P_keep: entry("P_{\\mathrm{keep}}", "parameters", "parameters that keep their 16 bits", 1, 1e+10, true),
     E: entry("E", "experts", "routed experts in a layer", 4, 512, true),
     T: entry("T", "tokens", "tokens carried by one pass, prefill and decode together", 1, 65536, true),
     B: entry("B", "sequences", "sequences decoded together", 1, 1024, true),
     k: entry("k", "experts", "routed experts a token uses in a layer", 1, 16, true),
+    alpha: entry("\\alpha", "1", "probability that a drafted token is kept", 0.05, 0.99, false),
+    K: entry("K", "tokens", "tokens drafted for one verification", 1, 16, true),
+    c: entry("c", "1", "time of a draft step in plain steps", 0.005, 0.5, false),
+    v: entry("v", "1", "time of a verification in plain steps", 1, 8, false),
+    t_draft: entry("t_{\\mathrm{draft}}", "s", "time of one draft step", 0.0001, 0.05, false),
+    t_ver: entry("t_{\\mathrm{ver}}", "s", "time of one verification", 0.001, 0.5, false),
     hidden: entry("d_{\\mathrm{model}}", "elements", "width of the residual stream", 512, 16384, true),
     n_layers: entry("n_\\ell", "layers", "layers that keep their own keys and values", 1, 128, true),
     n_global: entry("n_{\\mathrm{glob}}", "layers", "layers of global attention", 0, 64, true),
@@ -50,6 +58,22 @@
     b_scale: entry("b_{\\mathrm{scale}}", "bit/element", "bits of a group's scale", 8, 32, true),
     b_zero: entry("b_{\\mathrm{zero}}", "bit/element", "bits of a group's zero point", 0, 16, true),
     G: entry("G", "elements", "elements that share a scale", 16, 256, true),
+    b_super: entry("b_{\\mathrm{super}}", "bit/element", "bits that widen the scales of several groups", 0, 64, true),
+    n_super: entry("n_{\\mathrm{super}}", "1", "groups whose scales are widened together", 1, 256, true),
+    b_index: entry("b_{\\mathrm{idx}}", "bit/element", "bits that say where a sparse weight sits", 8, 32, true),
+    b_bar: entry("\\bar b", "bit/element", "bits a weight, scales and zeros counted", 1, 16, false),
+    n_levels: entry("n_{\\mathrm{lev}}", "1", "levels of a grid, 2^b", 2, 256, true),
+    d_in: entry("d_{\\mathrm{in}}", "elements", "inputs of a linear layer", 64, 65536, true),
+    f_sparse: entry("f_{\\mathrm{sp}}", "1", "share of weights kept apart", 0, 0.05, false),
+    w_span: entry("r_w", "1", "largest minus smallest of the weights that share a scale", 0.001, 10, false),
+    step: entry("\\Delta", "1", "distance of neighbouring levels", 0.0001, 1, false),
+    step_scaled: entry("\\Delta'", "1", "that distance after one channel was scaled up", 0.0001, 1, false),
+    s_channel: entry("s", "1", "factor of an input channel", 0.1, 10, false),
+    e_round: entry("e", "1", "rounding error of one weight", 0, 1, false),
+    h_inv: entry("[H^{-1}]_{qq}", "1", "a weight's entry on the diagonal of the inverse Hessian", 0.001, 10, false),
+    x_absmax: entry("m_X", "1", "largest size of an activation channel", 0.01, 1000, false),
+    w_absmax: entry("m_W", "1", "largest size of the weights that read a channel", 0.01, 10, false),
+    migration: entry("\\alpha_{\\mathrm{s}}", "1", "share of the outliers moved into weights", 0.05, 1, false),
     n: entry("n", "tokens", "tokens of one sequence, or their mean", 1, 131072, false),
     n_max: entry("n_{\\mathrm{max}}", "tokens", "tokens of the longest answer in a batch", 1, 131072, false),
     S: entry("S", "slots", "slots in a KV block, one token each", 1, 512, true),
@@ -227,5 +251,45 @@
     ({ latency, request_rate }) => latency*request_rate);
   define("latency.ttft_prefix", "Time to first token when a prefix is cached", "s", "t_queue n_gpu F mfu P n_layers n_q d_h L L_hit",
     ({ t_queue, n_gpu, F, mfu, P, n_layers, n_q, d_h, L, L_hit }) => L_hit < L ? t_queue + (2*P*(L - L_hit) + 2*d_h*n_layers*n_q*(Math.pow(L, 2) - Math.pow(L_hit, 2)))/(F*mfu*n_gpu) : NaN);
+  define("speculation.expected_tokens", "Tokens that one verification yields", "tokens", "alpha K",
+    ({ alpha, K }) => alpha < 1 ? (1 - Math.pow(alpha, K + 1))/(1 - alpha) : NaN);
+  define("speculation.accepted_drafts", "Drafted tokens that one verification keeps", "tokens", "alpha K",
+    ({ alpha, K }) => alpha < 1 ? alpha*(1 - Math.pow(alpha, K))/(1 - alpha) : NaN);
+  define("speculation.speedup", "Speed-up of speculation where a verification costs a plain step", "1", "alpha K c",
+    ({ alpha, K, c }) => alpha < 1 ? (1 - Math.pow(alpha, K + 1))/((1 - alpha)*(K*c + 1)) : NaN);
+  define("speculation.gain", "Speed-up of speculation where a verification costs v plain steps", "1", "alpha K c v",
+    ({ alpha, K, c, v }) => alpha < 1 ? (1 - Math.pow(alpha, K + 1))/((1 - alpha)*(K*c + v)) : NaN);
+  define("speculation.rate", "Output rate of one sequence under speculation", "tok/s", "alpha K t_draft t_ver",
+    ({ alpha, K, t_draft, t_ver }) => alpha < 1 ? (1 - Math.pow(alpha, K + 1))/((1 - alpha)*(K*t_draft + t_ver)) : NaN);
+  define("speculation.verify_time", "Time of a verification", "s", "F beta b_w P B K L kappa",
+    ({ F, beta, b_w, P, B, K, L, kappa }) => B*L*kappa/beta + Math.max(P*b_w/beta, 2*B*P*(K + 1)/F));
+  define("speculation.batch_gain", "Speed-up of speculation at batch B and context L", "1", "F beta b_w P B alpha K c L kappa",
+    ({ F, beta, b_w, P, B, alpha, K, c, L, kappa }) => alpha < 1 ? (1 - Math.pow(alpha, K + 1))*(B*L*kappa/beta + Math.max(P*b_w/beta, 2*B*P/F))/((1 - alpha)*(B*L*kappa/beta + K*c*(B*L*kappa/beta + Math.max(P*b_w/beta, 2*B*P/F)) + Math.max(P*b_w/beta, 2*B*P*(K + 1)/F))) : NaN);
+  define("speculation.free_drafts", "Drafted tokens a sequence that a verification carries for nothing", "tokens", "R b_w B",
+    ({ R, b_w, B }) => -1 + (1/2)*R*b_w/B);
+  define("speculation.experts_ratio", "Experts that a verification reads, over those of a plain step", "1", "E B k K",
+    ({ E, B, k, K }) => k <= E ? (1 - Math.pow(1 - k/E, B*(K + 1)))/(1 - Math.pow(1 - k/E, B)) : NaN);
+  define("quant.two_level_bits", "Bits a weight whose scales are quantized as well", "bit/element", "bits b_scale b_zero G b_super n_super",
+    ({ bits, b_scale, b_zero, G, b_super, n_super }) => bits + b_super/(G*n_super) + (b_scale + b_zero)/G);
+  define("quant.codebook_bits", "Bits a weight with a codebook for each output row", "bit/element", "bits b_scale b_index n_levels d_in f_sparse",
+    ({ bits, b_scale, b_index, n_levels, d_in, f_sparse }) => b_scale*n_levels/d_in + bits + f_sparse*(b_index + b_scale));
+  define("quant.model_bytes", "Bytes of a model with quantized linear layers", "B", "b_w P_lin P_keep b_bar",
+    ({ b_w, P_lin, P_keep, b_bar }) => P_keep*b_w + (P_lin*b_bar)/8);
+  define("quant.step", "Step of a uniform grid", "1", "n_levels w_span",
+    ({ n_levels, w_span }) => n_levels >= 2 ? w_span/(n_levels - 1) : NaN);
+  define("quant.rounding_variance", "Mean squared error of rounding to the nearest level", "1", "step",
+    ({ step }) => Math.pow(step, 2)/12);
+  define("quant.obs_loss", "Loss of rounding one weight when the others make up for it", "1", "e_round h_inv",
+    ({ e_round, h_inv }) => Math.pow(e_round, 2)/((2*h_inv)));
+  define("quant.awq_error_ratio", "Error of a weight that was scaled up before rounding, over its error before", "1", "step step_scaled s_channel",
+    ({ step, step_scaled, s_channel }) => step_scaled/(s_channel*step));
+  define("quant.smooth_scale", "SmoothQuant's factor for one input channel", "1", "x_absmax w_absmax migration",
+    ({ x_absmax, w_absmax, migration }) => Math.pow(x_absmax, migration)/Math.pow(w_absmax, 1 - migration));
+  define("quant.log_scale", "FPTQ's factor for one input channel", "1", "x_absmax",
+    ({ x_absmax }) => (x_absmax*Math.log(2))/Math.log(x_absmax + 2));
+  define("quant.speedup_bound", "Most that narrower weights can speed up a step that waits for them", "1", "b_w b_bar",
+    ({ b_w, b_bar }) => (8*b_w)/b_bar);
+  define("quant.weight_only_speedup", "Speed-up of a weight-only format at batch B", "1", "R b_w B b_bar",
+    ({ R, b_w, B, b_bar }) => b_bar <= 8*b_w ? Math.max(b_w, 2*B/R)/Math.max(b_bar/8, 2*B/R) : NaN);
   globalThis.labcoreFormulas = formulas;
 })();
