@@ -25,8 +25,8 @@ from labcore.core.sampling_params import SamplingParams
 from labcore.engine.build import assemble
 from labcore.engine.engine_core import EngineCore
 from labcore.engine.report import Cost
-from labcore.engine.runner import PagedAttend
 from labcore.kv.contiguous import ContiguousKVCache
+from labcore.kv.paged_attend import PagedAttend
 from labcore.kv.storage import KVStorage
 from labcore.model.bench import MODEL, models, new_cache, prompt_ids
 from labcore.model.checkpoints import fetch

@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from labcore.attention.metadata import AttentionMetadata, Backend
-from labcore.attention.select import fastest
+from labcore.attention.metadata import Backend
 from labcore.core.step_plan import ScheduledRequest, StepOutput, StepPlan
 from labcore.engine.batch import InputBatch
 from labcore.engine.config import CacheConfig, SchedulerConfig
 from labcore.engine.stats import StepRecord
+from labcore.kv.paged_attend import PagedAttend
 from labcore.kv.storage import KVStorage
 from labcore.model.llama import Llama
 from labcore.sampling.sampler import SamplingRow, new_generator, sample
-
-
-class PagedAttend:
-    """The `attend` of one pass: stores the new keys and values of a layer, then attends through the block tables.
-
-    decode_pass: the compiled kernel for a pass with one new token per request, all layers; a fast model runs the whole
-    step through it (`model.compiled`). None where it does not apply.
-    """
-
-    def __init__(self, storage: KVStorage, metadata: AttentionMetadata, backend: Backend | None):
-        self.storage, self.slots = storage, metadata.slot_mapping
-        self.decode_pass = storage.decode_pass(metadata) if backend is None else None
-        if self.decode_pass is None:
-            metadata, shape, self.read = storage.view(metadata)
-            self.attend = (backend or fastest(shape, storage.dtype, metadata.block_table.device))(metadata, shape)
-
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if self.decode_pass is not None:
-            return self.decode_pass(layer, q.float(), k.float(), v.float()).to(q.dtype)
-        self.storage.write(layer, self.slots, k, v)
-        return self.attend(q, *self.read(layer))
 
 
 class ModelRunner:
@@ -78,39 +59,26 @@ class ModelRunner:
         return self.model(inputs.token_ids, inputs.positions, attend, wanted=inputs.wanted)
 
     def sample(self, scheduled: list[ScheduledRequest], logits: Tensor) -> StepOutput:
-        """A token for each request that wants one. A draft that is the token sampled in its place is accepted, and the
-        next place is sampled, too; so whatever proposed the drafts, the answer is as if nobody had.
-        """
-        output, first = StepOutput(), 0
-        places: list[tuple[ScheduledRequest, int]] = []  # a request, and the logits that choose its next token
-        for one in scheduled:
-            if one.wants_token:
-                places.append((one, first))
-                first += 1 + one.num_draft_tokens
-        depth = 0
-        while places:
-            rows = [self._row(one, depth) for one, _ in places]
-            chosen = logits if len(rows) == len(logits) else logits[[first + depth for _, first in places]]
-            accepted = []
-            for place, outcome in zip(places, sample(chosen, rows), strict=True):
-                one, name = place[0], place[0].request.request_id
-                if outcome.error is not None:
-                    output.failed[name] = outcome.error
-                    continue
-                output.sampled.setdefault(name, []).append(outcome.token_id)
-                if outcome.logprobs is not None:
-                    output.logprobs.setdefault(name, []).append(outcome.logprobs)
-                if depth < one.num_draft_tokens and one.request.spec_token_ids[depth] == outcome.token_id:
-                    accepted.append(place)
-            places, depth = accepted, depth + 1
+        """A token for each request that wants one. Drafts are for a `SpeculativeRunner`."""
+        output = StepOutput()
+        wanted = [one for one in scheduled if one.wants_token]
+        outcomes = sample(logits, [self._row(one) for one in wanted]) if wanted else []
+        for one, outcome in zip(wanted, outcomes, strict=True):
+            name = one.request.request_id
+            if outcome.error is not None:
+                output.failed[name] = outcome.error
+                continue
+            output.sampled[name] = [outcome.token_id]
+            if outcome.logprobs is not None:
+                output.logprobs[name] = [outcome.logprobs]
         return output
 
-    def _row(self, one: ScheduledRequest, depth: int) -> SamplingRow:
-        """What sampling has to know when the first `depth` drafts have been accepted."""
+    def _row(self, one: ScheduledRequest, accepted: Sequence[int] = ()) -> SamplingRow:
+        """What sampling has to know when these drafts have been accepted."""
         request = one.request
         name, params, tokens = request.request_id, request.sampling_params, request.all_token_ids
         if name not in self.generators:
             self.generators[name] = new_generator(params)
-        if depth:
-            tokens = tokens + request.spec_token_ids[:depth]
+        if accepted:
+            tokens = [*tokens, *accepted]
         return SamplingRow(params, tokens, request.num_prompt_tokens, request.stop_ids, self.generators[name])
