@@ -15,7 +15,7 @@ def as_json() -> dict[str, dict[str, Any]]:
     """{"hardware": {id: …}, "models": {id: …}} with the field names of Hardware and ModelConfig; absent means None.
 
     A model's `layers` are merged into groups of equal layers {count, kind, kv_elements, window, recurrent_elements,
-    conv_elements}, fields that are 0 or None left out; `parameters` and `active_parameters` are computed.
+    conv_elements}, fields that are 0 or None left out; the three counts of parameters are computed.
     """
     return {
         "hardware": {id: device_json(hardware(id)) for id in hardware_ids()},
@@ -36,6 +36,7 @@ def model_json(config: ModelConfig) -> dict[str, Any]:
     row = {name: getattr(config, name) for name in names}
     row |= {"n_kv_layers": config.n_kv_layers, "layers": layer_groups(config.layers)}
     row |= {"parameters": config.parameters(), "active_parameters": config.active_parameters()}
+    row["embedding_parameters"] = config.embedding_parameters()
     if config.moe:
         row["moe"] = _present(asdict(config.moe))
     if config.mla:

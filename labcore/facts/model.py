@@ -59,6 +59,10 @@ class ModelConfig:
         weight. Embeddings count once if tied; vision towers and multi-token-prediction heads do not count."""
         return parameters.total(self)
 
+    def embedding_parameters(self) -> int:
+        """Parameters of the embedding and of the output head (once if tied): what most formats leave in 16 bits."""
+        return parameters.embeddings(self)
+
     def active_parameters(self) -> int:
         """Parameters one token passes through: everything except the experts that were not chosen."""
         return parameters.active(self)

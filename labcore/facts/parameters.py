@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 def total(c: ModelConfig) -> int:
     """All parameters. Raises DataError if the architecture is not one whose every weight is known here."""
     w = _weights(c)
-    embeddings = c.vocab * c.hidden * (1 if c.tied_embeddings else 2) + w.positions * c.hidden
     attention = sum(_linear_attention(c) if layer.kind == "linear" else _attention(c) for layer in c.layers)
     norms = (c.n_layers * w.norms_per_layer + 1) * c.hidden * w.norm_vectors
-    return embeddings + attention + _feed_forward(c) + norms
+    return embeddings(c) + attention + _feed_forward(c) + norms
+
+
+def embeddings(c: ModelConfig) -> int:
+    """Rows that tokens are looked up in and scored against, once if tied, and learned positions. DataError as total."""
+    return c.vocab * c.hidden * (1 if c.tied_embeddings else 2) + _weights(c).positions * c.hidden
 
 
 def active(c: ModelConfig) -> int:

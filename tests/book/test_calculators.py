@@ -26,6 +26,7 @@ MEASURED = measured_run()
 CALCULATORS = {
     "roofline": widgets.roofline_explorer("a100-80-sxm", "llama-2-70b", batch=32, context=1024),
     "kv": widgets.kv_calculator("llama-3-70b", "h100-sxm", gpus=4, sequences=32),
+    "size": widgets.size_calculator("mixtral-8x7b", "q4_k", kept="all but experts"),
     "utilization": widgets.formula_calculator("kv.paging.utilization", chart="S", S=16, n=1366),
     "measured": widgets.measured_roofline(MEASURED),
 }

@@ -22,6 +22,7 @@ from labcore.learn import widgets
 from labcore.learn.widgets import base, bundle, environment, numbers, steps
 from labcore.learn.widgets.kv import STEPS as KV_STEPS
 from labcore.learn.widgets.roofline import CROSSOVERS, INTENSITIES, READS, TIMES
+from labcore.learn.widgets.size import STEPS as SIZE_STEPS
 from tests.conftest import skip_or_fail
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,6 +162,7 @@ def as_page(config):
         "mla": mla,
         "parameters": config.parameters() if known else None,
         "active_parameters": config.active_parameters() if known else None,
+        "embedding_parameters": config.embedding_parameters() if known else None,
     }
 
 
@@ -269,7 +271,7 @@ def same_values(found, wanted):
     return True
 
 
-@pytest.mark.parametrize("make", [widgets.roofline_explorer, widgets.kv_calculator])
+@pytest.mark.parametrize("make", [widgets.roofline_explorer, widgets.kv_calculator, widgets.size_calculator])
 def test_page_computes_what_python_computes(javascript, make):
     calculator = make()
     states = drawn(calculator, make.__name__, 150)
@@ -315,6 +317,18 @@ def test_figures_of_the_kv_calculator():
     mla = widgets.kv_calculator("deepseek-v3", gpus=8).results()
     assert mla["kappa"] == 70272 and mla["copies"] == 8 and mla["group"] is None
     assert widgets.kv_calculator("llama-3-70b", gpus=16).results()["copies"] == 2
+
+
+def test_figures_of_the_size_calculator():
+    """Llama 2 70B: published 4-bit checkpoints take 35.3 GB without groups and 36.7 GB in groups of 128."""
+    gb = lambda **format: round(widgets.size_calculator(**format).results()["narrow"] / 1e9, 1)  # noqa: E731
+    assert gb() == gb(format="int4-128") == 36.6 and gb(format="int4-row") == 35.3 and gb(format="int3-128") == 28.0
+    s = widgets.size_calculator().results()
+    assert s["narrow"] == pytest.approx(s["codes"] + s["scales"] + s["kept_bytes"], rel=1e-12)
+    assert round(s["bound"], 2) == 3.85 and round(s["kept_bytes"] / 1e9, 2) == 1.05
+    # gpt-oss-120b ships its experts in MXFP4 and the rest in BF16: 65.2 GB in its model card's checkpoint
+    assert 65.0 < gb(model="gpt-oss-120b", format="mxfp4", kept="all but experts") < 65.5
+    assert gb(model="llama-3-8b", kept="all but experts") == gb(model="llama-3-8b", kept="embeddings")
 
 
 def test_attention_bound_by_arithmetic_takes_its_own_time():
@@ -393,6 +407,7 @@ def test_every_step_is_used():
     for calculator, listed in (
         (widgets.roofline_explorer(), READS + INTENSITIES + CROSSOVERS + TIMES),
         (widgets.kv_calculator(), KV_STEPS),
+        (widgets.size_calculator(), SIZE_STEPS),
     ):
         spec = dict(calculator.spec)
         spec.pop("steps")

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
     from sphinx.application import Sphinx
 
-CALCULATORS = {"roofline": widgets.roofline_explorer, "kv": widgets.kv_calculator}
-CONTROLS = dict.fromkeys(("hardware", "model", "precision", "weights", "kv", "chart", "title"), option.unchanged)
+CALCULATORS = {"roofline": widgets.roofline_explorer, "kv": widgets.kv_calculator, "size": widgets.size_calculator}
+CONTROLS = dict.fromkeys(
+    ("hardware", "model", "precision", "weights", "kv", "format", "kept", "chart", "title"), option.unchanged
+)
 CONTROLS |= dict.fromkeys(("batch", "context", "sequences", "gpus"), option.positive_int)
 
 

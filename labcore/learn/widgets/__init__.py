@@ -10,5 +10,14 @@ from labcore.learn.widgets.calculator import Calculator, formula_calculator
 from labcore.learn.widgets.kv import kv_calculator
 from labcore.learn.widgets.measured import measured_roofline
 from labcore.learn.widgets.roofline import roofline_explorer
+from labcore.learn.widgets.size import size_calculator
 
-__all__ = ["Calculator", "Widget", "formula_calculator", "kv_calculator", "measured_roofline", "roofline_explorer"]
+__all__ = [
+    "Calculator",
+    "Widget",
+    "formula_calculator",
+    "kv_calculator",
+    "measured_roofline",
+    "roofline_explorer",
+    "size_calculator",
+]

@@ -55,31 +55,39 @@ def _check_number(spec: Mapping[str, Any], value: float) -> float:
 
 
 def of_model(config: ModelConfig, known: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's names. Needs b_kv (bytes per KV element) and L (tokens of context) in `known`.
+    """A model's names: its parameters, and where `known` has a context L and b_kv (bytes per KV element) its cache.
 
-    P: parameters one token passes through; P_total: all; P_dense: those every token uses; P_expert: those of one expert
-    in one of n_moe layers. The three are None where the config does not tell. n_layers: layers that keep a cache; L_kv:
-    tokens a mean layer of those keeps, below L where windows cut; kv_sequence: KV bytes of one sequence; kappa: KV
-    bytes a token before any window cuts. For absorbed MLA there is one KV head, and d_h is d_c + d_R/2: scores cost
-    d_c + d_R and values d_c multiply-adds a head where ordinary attention spends d_h on each.
+    P: parameters one token passes through; P_total: all; P_embed: embedding and head; P_dense: those every token uses;
+    P_expert: those of one expert in one of n_moe layers. All are None where the config does not tell.
     """
-    total, expert, layers, mla = _parameters(config), 0, 0, config.mla
+    total, expert, layers = _count(config, "parameters"), 0, 0
     if config.moe:
         layers = config.n_layers - config.moe.dense_layers
         idle = config.moe.n_experts - config.moe.top_k
         expert = 0 if total is None else (total - config.active_parameters()) // (layers * idle)
     experts, chosen = (config.moe.n_experts, config.moe.top_k) if config.moe else (0, 0)
-    kappa = config.kv_bytes_per_token(known["b_kv"])
-    held = config.kv_bytes(known["L"], known["b_kv"])
-    return {
-        "P": None if total is None else config.active_parameters(),
+    weights = {
+        "P": _count(config, "active_parameters"),
         "P_total": total,
+        "P_embed": _count(config, "embedding_parameters"),
         "P_dense": None if total is None else total - layers * experts * expert,
         "P_expert": expert,
         "n_moe": layers,
         "E": experts,
         "k": chosen,
         "moe": int(config.moe is not None),
+    }
+    return weights | _cache(config, known["L"], known["b_kv"]) if "L" in known else weights
+
+
+def _cache(config: ModelConfig, L: int, b_kv: float) -> dict[str, Any]:
+    """n_layers: layers that keep a cache; L_kv: tokens a mean layer of those keeps, below L where windows cut;
+    kv_sequence: KV bytes of one sequence; kappa: KV bytes a token before any window cuts. For absorbed MLA there is one
+    KV head, and d_h is d_c + d_R/2: scores cost d_c + d_R and values d_c multiply-adds a head where ordinary attention
+    spends d_h on each.
+    """
+    mla, kappa, held = config.mla, config.kv_bytes_per_token(b_kv), config.kv_bytes(L, b_kv)
+    return {
         "mla": int(mla is not None),
         "d_c": mla.kv_rank if mla else 0,
         "d_R": mla.rope_dim if mla else 0,
@@ -93,8 +101,8 @@ def of_model(config: ModelConfig, known: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _parameters(config: ModelConfig) -> int | None:
-    return None if config.weights is None else config.parameters()
+def _count(config: ModelConfig, which: str) -> int | None:
+    return None if config.weights is None else getattr(config, which)()
 
 
 def environment(inputs: Sequence[Mapping[str, Any]], state: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,14 +44,15 @@
     return (c.n_layers - m.dense_layers) * sparse + (m.dense_layers ? m.dense_layers * mlp(c, c.intermediate) : 0);
   }
 
+  const embeddings = (c) => c.vocab * c.hidden * (c.tied_embeddings ? 1 : 2) + c.weights.positions * c.hidden;
+
   // All parameters; null where the weights of this model_type are not described.
   function parameters(c) {
     const w = c.weights;
     if (!w) return null;
-    const embeddings = c.vocab * c.hidden * (c.tied_embeddings ? 1 : 2) + w.positions * c.hidden;
     const one = { linear: linearAttention, mla: latentAttention };
     const mixing = sum(c.layers, (layer) => (one[layer.kind] || attention)(c));
-    return embeddings + mixing + feedForward(c) + (c.n_layers * w.norms_per_layer + 1) * c.hidden * w.norm_vectors;
+    return embeddings(c) + mixing + feedForward(c) + (c.n_layers * w.norms_per_layer + 1) * c.hidden * w.norm_vectors;
   }
 
   // What facts.as_json() gives for a preset, of a model as config.js reads it: equal layers grouped, parameters counted.
@@ -65,8 +66,9 @@
     const every = parameters(c);
     const idle = c.moe ? (c.n_layers - c.moe.dense_layers) * (c.moe.n_experts - c.moe.top_k) : 0;
     const { name, n_layers, n_heads, n_kv_heads, head_dim, context, moe, mla } = c;
+    const embedding_parameters = every === null ? null : embeddings(c);
     const active_parameters = every === null ? null : every - (idle ? idle * mlp(c, moe.moe_intermediate) : 0);
-    return { name, n_layers, n_heads, n_kv_heads, head_dim, context, moe, mla, layers: [...groups.values()], parameters: every, active_parameters };
+    return { name, n_layers, n_heads, n_kv_heads, head_dim, context, moe, mla, layers: [...groups.values()], parameters: every, active_parameters, embedding_parameters };
   }
 
   // ---- of a preset or such a summary -------------------------------------------------------------------------
@@ -74,21 +76,27 @@
   const kvElements = (m, tokens) => sum(m.layers, (layer) => layer.count * (layer.kv_elements || 0) * Math.min(tokens, layer.window ?? Infinity));
 
   // The names a calculator's steps use; the twin of `of_model` in labcore/learn/widgets/environment.py, which explains them.
-  function environment(m, { L, b_kv }) {
+  function environment(m, known) {
     const [total, { n_experts, top_k, dense_layers = 0 }] = [m.parameters, m.moe || { n_experts: 0, top_k: 0 }];
-    const known = total !== null;
     const n_moe = m.moe ? m.n_layers - dense_layers : 0;
-    const expert = m.moe && known ? Math.floor((total - m.active_parameters) / (n_moe * (n_experts - top_k))) : 0;
-    const [kappa, held] = [perToken(m) * b_kv, kvElements(m, L) * b_kv];
-    return {
+    const expert = m.moe && total !== null ? Math.floor((total - m.active_parameters) / (n_moe * (n_experts - top_k))) : 0;
+    const weights = {
       P: m.active_parameters,
       P_total: total,
-      P_dense: known ? total - n_moe * n_experts * expert : null,
+      P_embed: m.embedding_parameters,
+      P_dense: total === null ? null : total - n_moe * n_experts * expert,
       P_expert: expert,
       n_moe,
       E: n_experts,
       k: top_k,
       moe: Number(Boolean(m.moe)),
+    };
+    return "L" in known ? { ...weights, ...cache(m, known) } : weights;
+  }
+
+  function cache(m, { L, b_kv }) {
+    const [kappa, held] = [perToken(m) * b_kv, kvElements(m, L) * b_kv];
+    return {
       mla: Number(Boolean(m.mla)),
       d_c: m.mla ? m.mla.kv_rank : 0,
       d_R: m.mla ? m.mla.rope_dim : 0,
