@@ -20,3 +20,11 @@ def split(x: Tensor, axis: int, group: int) -> Tensor:
 def join(groups: Tensor, axis: int) -> Tensor:
     """The inverse of `split`."""
     return groups.flatten(axis - 1, axis)
+
+
+def check_finite(x: Tensor, what: str) -> None:
+    """InputError, naming the first place, if x holds NaN or infinity."""
+    finite = x.isfinite()
+    if not finite.all():
+        place = (~finite).nonzero()[0].tolist()
+        raise InputError(f"{what} {place} is {x[tuple(place)].item()}; quantization needs finite numbers")

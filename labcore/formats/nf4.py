@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from labcore.core.errors import InputError
+from labcore.formats.groups import check_finite
 
 OUTERMOST = 0.9677083  # the quantile that becomes level 1: half-way between the centres of the two outermost bins
 FP4_LEVELS = (
@@ -117,8 +118,7 @@ def quantize(x: Tensor, kind: str = "nf4", block: int = 64, *, double: bool = Fa
     """
     if block < 1 or not x.numel():
         raise InputError(f"block={block} for a tensor of {x.numel()} elements; both must be 1 or more")
-    if not x.isfinite().all():
-        raise InputError(f"an element is {x[~x.isfinite()][0].item()}; four-bit blocks need finite numbers")
+    check_finite(x, "element")
     blocks = _blocks(x.float().flatten(), block)
     absmax = blocks.abs().amax(1)
     table = levels(kind)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labcore.core.errors import InputError
@@ -61,6 +61,7 @@ def test_double_quantization_is_that_of_bitsandbytes():
     assert apart.max() <= 1 and (apart > 0).float().mean() < 0.005
 
 
+@settings(max_examples=40)
 @given(st.integers(1, 300), st.integers(1, 80), st.sampled_from(["nf4", "fp4"]), st.integers(0, 99))
 def test_every_element_takes_its_nearest_level(count, block, kind, seed):
     x = weight((count,), seed)
@@ -71,6 +72,7 @@ def test_every_element_takes_its_nearest_level(count, block, kind, seed):
     assert len(ours.packed) == -(-count // 2)
 
 
+@settings(max_examples=20)
 @given(st.integers(1, 200), st.integers(0, 99))
 def test_the_largest_element_of_a_block_survives_if_positive_or_negative(count, seed):
     x = weight((count,), seed)
@@ -90,7 +92,7 @@ def test_bits_per_weight():
 
 
 def test_what_cannot_be_quantized_is_one_sentence():
-    with pytest.raises(InputError, match="an element is inf"):
+    with pytest.raises(InputError, match=r"element \[1\] is inf"):
         nf4.quantize(torch.tensor([1.0, float("inf")]))
     with pytest.raises(InputError, match="0 elements"):
         nf4.quantize(torch.zeros(0))

@@ -44,9 +44,9 @@ CONFIG = {
     "eos_token_id": 0,
     "torch_dtype": "float16",
 }
-WINDOW, BATCH = 512, 4  # tokens of a window, windows of a step
-PEAK_LR, WARMUP, WEIGHT_DECAY, CLIP = 3e-3, 100, 0.1, 1.0
-EVALUATE_EVERY = 100  # steps
+WINDOW, BATCH = 512, 2  # tokens of a window, windows of a step
+PEAK_LR, WARMUP, WEIGHT_DECAY, CLIP = 2.5e-3, 100, 0.1, 1.0
+EVALUATE_EVERY = 200  # steps
 
 
 def train(out: Path, steps: int, seed: int = 0) -> None:
@@ -167,7 +167,7 @@ def _write_model(out: Path, model: Llama, curve: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the checkpoint to")
-    parser.add_argument("--steps", type=int, default=1500, help="optimizer steps of 2048 tokens (default: 1500)")
+    parser.add_argument("--steps", type=int, default=2000, help="optimizer steps of 1024 tokens (default: 2000)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     train(options.out, options.steps)
