@@ -49,7 +49,8 @@ def accept_typical(
 def typical_law(p: Tensor, q: Tensor, epsilon: float = EPSILON, delta: float = DELTA) -> Tensor:
     """The law [vocab] of a token under this rule: the draft q [vocab] where the token passes, else a draw from p.
 
-    Its distance to p is the bias. It is p only where q is p or nothing that q drafts passes.
+    Its distance to p is the bias. Not even q = p is free of it: what does not pass is drawn a second time, so that
+    likely tokens gain. Without bias are drafts of which nothing passes, and q = p where everything does.
     """
     passes = p > typical_threshold(p, epsilon, delta)
     return torch.where(passes, q, 0) + torch.where(passes, 0, q).sum() * p
