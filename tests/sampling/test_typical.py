@@ -90,7 +90,9 @@ def test_without_bias_where_nothing_passes_or_everything_that_the_target_would_s
 def test_even_a_perfect_draft_is_biased_towards_the_likely():
     """What does not pass, 0.01 here, is drawn once more: the tail falls to its square."""
     p = torch.tensor([0.98, 0.01, 0.01], dtype=torch.float64)
-    torch.testing.assert_close(typical_law(p, p), p * torch.tensor([1.02, 0.02, 0.02]).double(), rtol=0, atol=1e-8)
+    torch.testing.assert_close(
+        typical_law(p, p), p * torch.tensor([1.02, 0.02, 0.02], dtype=torch.float64), rtol=0, atol=1e-12
+    )
 
 
 def test_greedy_targets_keep_their_argmax_only():
