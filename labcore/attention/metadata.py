@@ -8,21 +8,10 @@ can be anything, NaN included, and must not matter.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from torch import Tensor
 
-
-class Branch(NamedTuple):
-    """What a node of a draft tree attends to: positions 0 … known - 1, each in its own place, and then the nodes on its
-    branch, itself last, in these `places`. Place p of a request is slot block_table[p // S] · S + p % S."""
-
-    known: int
-    places: tuple[int, ...]
-
-    @property
-    def position(self) -> int:
-        return self.known + len(self.places) - 1
+from labcore.core.draft import Branch
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,17 +17,19 @@ class ReferenceAttention:
         start = self.metadata.query_start_loc.tolist()
         for request, length in enumerate(self.metadata.seq_lens.tolist()):
             for token in range(start[request], start[request + 1]):
-                position = length - (start[request + 1] - token)
-                out[token] = self._one_query(q[token], request, position, key_cache, value_cache)
+                place = length - (start[request + 1] - token)
+                branch = self.metadata.branches.get(token)
+                position, place_of = (place, int) if branch is None else (branch.position, branch.place)
+                places = [place_of(p) for p in range(self.shape.first_visible(position), position + 1)]
+                out[token] = self._one_query(q[token], request, places, key_cache, value_cache)
         return out
 
-    def _one_query(self, q: Tensor, request: int, position: int, key_cache: Tensor, value_cache: Tensor) -> Tensor:
-        """Output [n_heads, head_dim] of the token at `position` of `request`."""
+    def _one_query(self, q: Tensor, request: int, places: list[int], key_cache: Tensor, value_cache: Tensor) -> Tensor:
+        """Output [n_heads, head_dim] of a token of `request` that attends to these places."""
         shape, table = self.shape, self.metadata.block_table[request].tolist()
-        visible = range(shape.first_visible(position), position + 1)
-        places = [(table[p // shape.block_size], p % shape.block_size) for p in visible]
-        keys = torch.stack([key_cache[block, offset] for block, offset in places])  # [visible, n_kv_heads, head_dim]
-        values = torch.stack([value_cache[block, offset] for block, offset in places])
+        slots = [(table[place // shape.block_size], place % shape.block_size) for place in places]
+        keys = torch.stack([key_cache[block, offset] for block, offset in slots])  # [places, n_kv_heads, head_dim]
+        values = torch.stack([value_cache[block, offset] for block, offset in slots])
         out = torch.empty_like(q)
         for head in range(shape.n_heads):
             kv_head = head * shape.n_kv_heads // shape.n_heads

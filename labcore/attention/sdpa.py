@@ -1,7 +1,8 @@
 """Paged attention through torch's scaled_dot_product_attention, on any device and in any floating-point type.
 
 SDPA wants rectangles, a step is ragged. Tokens of requests that have a few new tokens become rows of a batch, gathered
-with rows of similar length; a request with many is a batch of its own, its queries one side of a triangular mask.
+with rows of similar length; a request with many is a batch of its own, its queries one side of a triangular mask. So
+is one with a draft tree, whose mask is the triangle for what is known and the tree's branches behind it.
 """
 
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from labcore.attention.metadata import AttentionMetadata, AttentionShape
+from labcore.attention.tree import node_mask
 
 FEW_QUERIES = 8  # a request with at most so many new tokens is attended to row by row
 PADDING = 128  # tokens of padding that a group of rows may hold before another group is worth its launches
@@ -38,7 +40,7 @@ class SDPAAttention:
         starts, device = metadata.query_start_loc.tolist(), metadata.block_table.device
         for request, length in enumerate(metadata.seq_lens.tolist()):
             begin, end = starts[request], starts[request + 1]
-            if end - begin > FEW_QUERIES:
+            if end - begin > FEW_QUERIES or end - 1 in metadata.branches:
                 self.chunks.append(self._chunk(request, begin, end, length))
             else:
                 rows += [(length - end + 1 + token, request, token) for token in range(begin, end)]
@@ -66,11 +68,14 @@ class SDPAAttention:
         first = self.shape.first_visible(past)
         keys, queries = torch.arange(first, length, device=device), torch.arange(past, length, device=device)[:, None]
         slots = self._slots(request, keys)
-        if past == 0 and self.shape.window is None:
+        nodes = [self.metadata.branches[token] for token in range(begin, end) if token in self.metadata.branches]
+        if past == 0 and self.shape.window is None and not nodes:
             return Chunk(begin, end, slots, None)
         mask = keys <= queries
         if self.shape.window is not None:
             mask &= keys > queries - self.shape.window
+        if nodes:
+            mask[-len(nodes) :] = node_mask(nodes, first, length, self.shape).to(device)
         return Chunk(begin, end, slots, mask)
 
     def _slots(self, requests: Tensor | int, positions: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from labcore.core.errors import InputError
 
@@ -41,6 +41,29 @@ class Draft:
                 raise InputError("a draft tree has laws; only a chain may be drawn at random")
             if len(self.laws) != len(self.token_ids):
                 raise InputError(f"{len(self.laws)} laws for {len(self.token_ids)} draft tokens; give one each")
+
+    def first(self, count: int) -> Draft:
+        """The draft of the first `count` tokens."""
+        if count >= len(self.token_ids):
+            return self
+        parents, laws = self.parents and self.parents[:count], None if self.laws is None else self.laws[:count]
+        return Draft(self.token_ids[:count], parents, laws)
+
+
+class Branch(NamedTuple):
+    """What a node of a draft tree attends to: positions 0 … known - 1, each in its own place, and then the nodes on its
+    branch, itself last, in these `places`. Place p of a request is slot block_ids[p // S] * S + p % S."""
+
+    known: int
+    places: tuple[int, ...]
+
+    @property
+    def position(self) -> int:
+        return self.known + len(self.places) - 1
+
+    def place(self, position: int) -> int:
+        """Where the token at `position` of this branch lies."""
+        return position if position < self.known else self.places[position - self.known]
 
 
 def is_chain(parents: Sequence[int]) -> bool:

@@ -9,9 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from labcore.core.errors import InputError
 from labcore.core.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from labcore.core.draft import Draft
 
 
 class RequestStatus(IntEnum):
@@ -46,8 +52,9 @@ NEXT_STATUS = {  # besides these, whatever is not finished may finish
 class Request:
     """What a caller asked for and how far it is.
 
-    all_token_ids: prompt and answer, append-only; spec_token_ids: drafts to verify behind them; num_computed_tokens:
-    leading tokens whose keys and values are stored, once the plan that was made last has run. block_hashes: one per
+    all_token_ids: prompt and answer, append-only; spec_token_ids: drafts to verify behind them, with spec_parents and
+    spec_laws (see core.draft; where a draft was cut, their first entries count); num_computed_tokens: leading tokens
+    whose keys and values are stored, once the plan that was made last has run. block_hashes: one per
     full block of all_token_ids, extended by the cache manager. num_cached_tokens: prompt tokens that the first
     admission found computed. arrival: seconds on the caller's clock, for metrics; order: place in the queue, set by the
     scheduler. fork_of: a request with the same prompt whose blocks this one may share (parallel sampling); forks: those
@@ -74,6 +81,8 @@ class Request:
         self.num_prompt_tokens = len(prompt_token_ids)
         self.all_token_ids = list(prompt_token_ids)
         self.spec_token_ids: list[int] = []
+        self.spec_parents: list[int] | None = None
+        self.spec_laws: Tensor | None = None
         self.num_computed_tokens = 0
         self.max_total_tokens = self.num_prompt_tokens + sampling_params.max_tokens  # the scheduler caps it
         eos = () if sampling_params.ignore_eos else eos_token_ids
@@ -125,6 +134,11 @@ class Request:
         if self.status.finished or not (status.finished or NEXT_STATUS[self.status] == status):
             raise RuntimeError(f"request {self.request_id!r} cannot go from {self.status.name} to {status.name}")
         self.status = status
+
+    def take_draft(self, draft: Draft, room: int) -> None:
+        """Verify the first `room` tokens of `draft` in the next step."""
+        self.spec_token_ids = draft.token_ids[:room]
+        self.spec_parents, self.spec_laws = draft.parents, draft.laws
 
     def append_token(self, token_id: int) -> RequestStatus | None:
         """Add one sampled token to the answer; the status it ends with if that was the last, else None."""

@@ -27,6 +27,9 @@ class SamplingParams:
     max_tokens: at most this many new tokens; min_tokens: no stop before that many; stop: the text ends before any of
     these strings (with include_stop_str_in_output behind it); stop_token_ids: generation ends with any of these tokens;
     ignore_eos: go on after the end-of-sequence token; skip_special_tokens: leave control tokens out of the text.
+
+    num_draft_tokens: at most this many tokens of this request are drafted a step, where the engine speculates; 0: none;
+    None: as many as its proposer has.
     Raises InputError for a value that makes no sense.
     """
 
@@ -51,6 +54,7 @@ class SamplingParams:
     include_stop_str_in_output: bool = False
     ignore_eos: bool = False
     skip_special_tokens: bool = True
+    num_draft_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -75,6 +79,8 @@ class SamplingParams:
         self._require("bad_words", tuple, lambda s: all(map(_bad_word, s)), "non-empty texts or tuples of token ids")
         if self.seed is not None:
             self._require("seed", int, lambda s: 0 <= s < 2**63, "None or an integer from 0 to 2**63 - 1")
+        if self.num_draft_tokens is not None:
+            self._require("num_draft_tokens", int, lambda k: k >= 0, "None or an integer, 0 (no drafts) or more")
         if self.logprobs is not None:
             self._require("logprobs", int, lambda k: k >= 0, "None (off) or an integer, 0 or more")
         if self.allowed_token_ids is not None:

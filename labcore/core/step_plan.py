@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from labcore.core.request import Request
+
+if TYPE_CHECKING:
+    from labcore.core.draft import Draft
 
 
 class Move(Enum):
@@ -38,12 +41,14 @@ class ScheduledRequest:
     """One row of the batch: compute `num_tokens` tokens of `request`, from position `start` on.
 
     They are (all_token_ids + spec_token_ids)[start : start + num_tokens], the last `num_draft_tokens` of them drafts.
-    Token at position p goes to slot block_ids[p // S] * S + p % S and attends to positions 0..p (or the window's).
+    Token at position p goes to slot block_ids[p // S] * S + p % S and attends to positions 0..p (or the window's). In a
+    draft tree the nodes take these places one after the other, and a node attends to the known tokens and its branch.
     block_ids: the request's whole block table as it is after the plan's moves. It is the manager's own list: read it
     before the next schedule(), never change it. Block 0 is the null block: never written, and read by nobody (a sliding
     window's forgotten blocks; padding). first_new_block: table entries before this index are those of the request's
     previous row, so a runner with persistent rows copies block_ids[first_new_block:] only; 0 on (re)admission.
-    wants_token: sample after the last token; with drafts, verify them and return 1 to num_draft_tokens + 1 tokens.
+    wants_token: sample after the last token; with drafts, verify them, copy the keys and values of the accepted ones
+    to the places behind the known tokens, and return 1 to num_draft_tokens + 1 tokens.
     False for a chunk that does not reach the last known token.
     """
 
@@ -60,6 +65,12 @@ class ScheduledRequest:
         """The tokens to feed, [num_tokens]."""
         known = self.request.all_token_ids[self.start : self.start + self.num_tokens - self.num_draft_tokens]
         return known + self.request.spec_token_ids[: self.num_draft_tokens]
+
+    @property
+    def parents(self) -> list[int] | None:
+        """Each draft's parent (see core.draft), [num_draft_tokens]; None where they are a chain."""
+        parents = self.request.spec_parents
+        return None if parents is None or not self.num_draft_tokens else parents[: self.num_draft_tokens]
 
     def slots(self, block_size: int) -> list[int]:
         """The slot of every token to feed, [num_tokens]."""
@@ -100,5 +111,5 @@ class StepOutput:
 
     sampled: dict[str, list[int]] = field(default_factory=dict)
     logprobs: dict[str, list[dict]] = field(default_factory=dict)
-    drafts: dict[str, list[int]] = field(default_factory=dict)
+    drafts: dict[str, Draft] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from torch import Tensor
 from labcore.attention.metadata import AttentionMetadata, StepInputs
 from labcore.core.step_plan import ScheduledRequest
 from labcore.engine.config import CacheConfig, SchedulerConfig
+from labcore.engine.tree_rows import step_branches
 
 
 class InputBatch:
@@ -58,6 +59,11 @@ class InputBatch:
         positions[:] = np.arange(tokens) + np.repeat(lengths - ends, counts)
         blocks = self.block_table[np.repeat(rows, counts), positions // self.block_size]
         slots[:] = blocks.astype(np.int64) * self.block_size + positions % self.block_size
+        branches = {}
+        if any(one.parents is not None for one in scheduled):
+            branches = step_branches(scheduled)
+            for token, branch in branches.items():  # so far the nodes' places
+                positions[token] = branch.position
         wanted = [
             index
             for one, end in zip(scheduled, ends.tolist(), strict=True)
@@ -72,6 +78,7 @@ class InputBatch:
             slot_mapping=self._put(slots),
             max_query_len=int(counts.max()),
             max_seq_len=longest,
+            branches=branches,
         )
         wanted = torch.tensor(wanted, dtype=torch.int64, device=self.device)
         return StepInputs(self._put(token_ids), self._put(positions), wanted, metadata)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -13,11 +14,16 @@ from labcore.engine.config import CacheConfig, SchedulerConfig
 from labcore.engine.engine_core import EngineCore
 from labcore.engine.runner import ModelRunner
 from labcore.engine.scheduler import Scheduler
+from labcore.engine.speculative_runner import SpeculativeRunner
+from labcore.engine.verify import ACCEPTANCE
 from labcore.kv.storage import KVStorage
 from labcore.model.checkpoints import fetch
+from labcore.model.compiled import split_at
 from labcore.model.llama import Llama
 from labcore.model.loader import Transform, load_model, open_checkpoint
 from labcore.model.tokenizer import Tokenizer
+from labcore.speculative.build import build_proposer
+from labcore.speculative.proposer import Proposer, Target
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 KV_FORMATS = {"int8": "INT8", "int4": "INT4", "fp8": "FP8"}  # kv_cache_dtype -> its format in kv.quantized
@@ -33,6 +39,7 @@ def build_engine(
     quantization: str | None,
     transform: Transform | None,
     kv_cache_dtype: str,
+    speculative: Mapping | None,
     progress: bool,
     **options,
 ) -> EngineCore:
@@ -56,7 +63,7 @@ def build_engine(
     checkpoint = open_checkpoint(fetch(model, progress=progress))
     tokenizer = checkpoint.tokenizer()
     decoder = load_model(checkpoint, dtype=load_as, device=place, transform=transform, progress=progress)
-    return assemble(decoder, tokenizer, kv_cache_dtype=kv_cache_dtype, **options)
+    return assemble(decoder, tokenizer, kv_cache_dtype=kv_cache_dtype, speculative=speculative, **options)
 
 
 def assemble(
@@ -65,14 +72,16 @@ def assemble(
     *,
     kv_cache_dtype: str = "auto",
     backend: Backend | None = None,
+    speculative: Mapping | None = None,
     **options,
 ) -> EngineCore:
     """An engine around a loaded model.
 
     kv_cache_dtype: "auto" is float32 on a CPU, whose attention computes in it, and the model's own type on a GPU; or a
-    torch type; or "int8", "int4", "fp8". backend: as for ModelRunner. num_blocks, unless given: what fits into
-    CPU_CACHE_BYTES, or into GPU_CACHE_SHARE of the free memory, and can be used at all. Other options are fields of
-    CacheConfig and SchedulerConfig. Raises InputError for an option that does not exist or makes no sense.
+    torch type; or "int8", "int4", "fp8". backend: as for ModelRunner. speculative: {"method": a key of
+    `speculative.build.METHODS`, its options, and "acceptance": "exact" or "typical"}. num_blocks, unless given: what
+    fits into CPU_CACHE_BYTES, or into GPU_CACHE_SHARE of the free memory, and can be used at all. Other options are
+    fields of CacheConfig and SchedulerConfig. Raises InputError for an option that does not exist or makes no sense.
     """
     _check_options(options)
     cache, limits = ({k: v for k, v in options.items() if k in _names(one)} for one in (CacheConfig, SchedulerConfig))
@@ -80,12 +89,51 @@ def assemble(
     if longest > model.config.context:
         raise InputError(f"max_model_len={longest}: this model's context is {model.config.context}")
     limits = SchedulerConfig(max_model_len=longest, **limits)
+    started = CacheConfig(**{"num_blocks": 2} | cache)
+    proposer = None
+    if speculative is not None:
+        speculative, acceptance = _acceptance(speculative)
+        proposer = _proposer(speculative, model, tokenizer, limits, started)
+        limits = replace(limits, num_lookahead_tokens=max(limits.num_lookahead_tokens, proposer.num_lookahead_tokens))
     if cache.get("num_blocks") is None:
-        cache["num_blocks"] = _num_blocks(model, kv_cache_dtype, CacheConfig(**cache | {"num_blocks": 2}), limits)
-    cache = CacheConfig(**cache)
+        beside = 0 if proposer is None else proposer.nbytes_per_token
+        started = replace(started, num_blocks=_num_blocks(model, kv_cache_dtype, started, limits, beside))
+    cache = started
     limits = replace(limits, max_model_len=min(longest, (cache.num_blocks - 1) * cache.block_size))
-    runner = ModelRunner(model, new_storage(model, cache, kv_cache_dtype), limits, cache, backend)
+    parts = model, new_storage(model, cache, kv_cache_dtype), limits, cache, backend
+    if proposer is None:
+        return EngineCore(Scheduler(limits, cache), ModelRunner(*parts), tokenizer)
+    runner = SpeculativeRunner(*parts, proposer=proposer, acceptance=acceptance)
     return EngineCore(Scheduler(limits, cache), runner, tokenizer)
+
+
+def _acceptance(speculative: Mapping) -> tuple[dict, str]:
+    """The proposer's options, and the rule that is the runner's."""
+    if not isinstance(speculative, Mapping):
+        raise InputError(f"speculative={speculative!r}: must be a mapping such as {{'method': 'ngram'}}")
+    options = dict(speculative)
+    acceptance = options.pop("acceptance", "exact")
+    if acceptance not in ACCEPTANCE:
+        raise InputError(f"acceptance={acceptance!r}: must be one of {', '.join(ACCEPTANCE)}")
+    return options, acceptance
+
+
+def _proposer(
+    speculative: dict, model: Llama, tokenizer: Tokenizer | None, limits: SchedulerConfig, cache: CacheConfig
+) -> Proposer:
+    """The proposer, for a model whose layers it can tap."""
+    target = Target(
+        model,
+        tokenizer,
+        limits.max_num_seqs,
+        limits.max_num_batched_tokens,
+        limits.max_model_len,
+        cache.block_size,
+    )
+    proposer = build_proposer(speculative, target)
+    if proposer.taps:
+        split_at(model, proposer.taps)
+    return proposer
 
 
 def new_storage(model: Llama, cache: CacheConfig, kv_cache_dtype: str = "auto") -> KVStorage:
@@ -107,11 +155,15 @@ def new_storage(model: Llama, cache: CacheConfig, kv_cache_dtype: str = "auto") 
     return KVStorage(config.n_layers, shape, dtype=types[kv_cache_dtype], **common)
 
 
-def _num_blocks(model: Llama, kv_cache_dtype: str, cache: CacheConfig, limits: SchedulerConfig) -> int:
-    """Blocks that the memory budget holds, and no more than all requests together can use."""
+def _num_blocks(
+    model: Llama, kv_cache_dtype: str, cache: CacheConfig, limits: SchedulerConfig, bytes_beside: int
+) -> int:
+    """Blocks that the memory budget holds, with so many bytes a token beside them, and no more than all requests
+    together can use."""
     device = model.norm.weight.device
     budget = CPU_CACHE_BYTES if device.type == "cpu" else GPU_CACHE_SHARE * torch.cuda.mem_get_info(device)[0]
     each = new_storage(model, replace(cache, num_host_blocks=0), kv_cache_dtype).nbytes_per_block
+    each += bytes_beside * cache.block_size
     most = limits.max_num_seqs * -(-(limits.max_model_len + limits.num_lookahead_tokens) // cache.block_size)
     return 1 + max(1, min(int(budget / each) - 1, most))
 

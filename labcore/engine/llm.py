@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as ListLike
 from dataclasses import dataclass
 from itertools import count
@@ -71,7 +71,9 @@ class LLM:
     device: a torch device; None takes a GPU if torch sees one. dtype: "float32" carries every identity check.
     quantization: None dequantizes every weight; "gguf" computes from a GGUF file's own blocks, on the CPU
     (`model.fast`). transform: swaps modules while the model is built; see `loader.load_model`. kv_cache_dtype: how
-    keys and values are stored; see `build`. Other options are the fields of `config.CacheConfig` and SchedulerConfig.
+    keys and values are stored; see `build`. speculative: such as {"method": "ngram", "num_tokens": 4}: tokens are
+    drafted and several checked in one pass; see `build.assemble`. Other options are the fields of `config.CacheConfig`
+    and SchedulerConfig.
     """
 
     def __init__(
@@ -83,11 +85,13 @@ class LLM:
         quantization: str | None = None,
         transform: Transform | None = None,
         kv_cache_dtype: str = "auto",
+        speculative: Mapping | None = None,
         progress: bool = True,
         **options,
     ):
         own = {"device": device, "dtype": dtype, "quantization": quantization, "transform": transform}
-        self._serve(build_engine(model, **own, kv_cache_dtype=kv_cache_dtype, progress=progress, **options))
+        cache = {"kv_cache_dtype": kv_cache_dtype, "speculative": speculative}
+        self._serve(build_engine(model, **own, **cache, progress=progress, **options))
 
     @classmethod
     def around(cls, core: EngineCore) -> LLM:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
+from labcore.core.draft import Draft, depths
 from labcore.core.errors import InputError
 from labcore.core.request import Request, RequestStatus
 from labcore.core.sampling_params import SamplingParams
@@ -93,9 +94,15 @@ class Life:
     """One engine from first request to last, with everything checked after every step."""
 
     def __init__(
-        self, rng: Random, config: SchedulerConfig, cache: CacheConfig, vocabulary: int = 2, events: bool = True
+        self,
+        rng: Random,
+        config: SchedulerConfig,
+        cache: CacheConfig,
+        vocabulary: int = 2,
+        events: bool = True,
+        trees: bool = False,
     ):
-        self.rng, self.events, self.vocabulary = rng, events, vocabulary
+        self.rng, self.events, self.vocabulary, self.trees = rng, events, vocabulary, trees
         self.scheduler = Scheduler(config, cache)
         self.proposer = rng.choice(PROPOSERS)
         self.runner = ShadowRunner(
@@ -110,13 +117,19 @@ class Life:
         self.late = int(rng.random() < 0.2)  # answers arrive this many plans late, as with overlapped scheduling
         self.pending: list[tuple[StepPlan, StepOutput]] = []
 
-    def propose(self, request: Request, right) -> list[int]:
-        drafts = right(self.rng.randint(0, 4))
+    def propose(self, request: Request, right) -> Draft:
+        count, parents = self.rng.randint(0, 4), None
+        if self.trees:
+            parents = [self.rng.randint(max(-1, node - 4), node - 1) for node in range(2 * count)]
+            best = right(2 * count)
+            tokens = [best[depth] for depth in depths(parents)]
+        else:
+            tokens = right(count)
         if self.proposer == "wrong":
-            return [(token + 1) % self.vocabulary for token in drafts]
+            tokens = [(token + 1) % self.vocabulary for token in tokens]
         if self.proposer == "mixed":
-            return [token if self.rng.random() < 0.6 else self.rng.randrange(self.vocabulary) for token in drafts]
-        return drafts
+            tokens = [token if self.rng.random() < 0.6 else self.rng.randrange(self.vocabulary) for token in tokens]
+        return Draft(tokens, parents)
 
     def run(self, requests: list[Request]) -> Trace:
         """Serve `requests` until none is left. Raises Violation."""
@@ -184,11 +197,12 @@ class Life:
         trace.cached_tokens += sum(row.start for row in plan.scheduled if row.first_new_block == 0)
 
 
-def run_trace(seed: int) -> Trace:
-    """One random life. Raises Violation, with the seed in its text, if anything is ever wrong."""
+def run_trace(seed: int, trees: bool = False) -> Trace:
+    """One random life; `trees`: its drafts have branches. Raises Violation, with the seed in its text, if anything is
+    ever wrong."""
     rng = Random(seed)
     vocabulary = rng.choice((2, 2, 3))
-    life = Life(rng, *random_config(rng), vocabulary)
+    life = Life(rng, *random_config(rng), vocabulary, trees=trees)
     requests = random_requests(rng, rng.randint(2, 12), vocabulary)
     try:
         return life.run(requests)

@@ -64,7 +64,8 @@ class Cost:
         return self.weight_bytes + (step.context + step.tokens) * self.kv_bytes
 
     def flops(self, step: StepRecord) -> float:
-        return self.layer_flops * step.tokens + self.head_flops * step.sampled + self.pair_flops * step.pairs
+        logits = step.sampled + step.drafted - step.accepted
+        return self.layer_flops * step.tokens + self.head_flops * logits + self.pair_flops * step.pairs
 
     def least_seconds(self, step: StepRecord, machine: Machine) -> float:
         """The roofline's floor under one step."""
@@ -87,6 +88,11 @@ def summary(stats: RunStats, cost: Cost, machine: Machine | None = None) -> str:
             share = f"({rate / machine.bandwidth:.0%} of measured bandwidth)"
             line += f", reading {rate / 1e9:.1f} of {machine.bandwidth / 1e9:.1f} GB/s {share}"
         lines += [line, *_roofline(stats, cost, machine, decode=True)]
+    if drafted := stats.total("drafted"):
+        lines.append(
+            f"{stats.total('accepted')} of {drafted} draft tokens accepted: {stats.acceptance_length:.2f} tokens a "
+            f"verification, {stats.decode_passes} passes for {stats.decode_tokens} tokens"
+        )
     if stats.preemptions:
         lines.append(f"{stats.preemptions} preemptions, {stats.total('swapped')} blocks swapped")
     return "\n".join(lines)
@@ -101,7 +107,8 @@ def _roofline(stats: RunStats, cost: Cost, machine: Machine | None, decode: bool
     least = sum(cost.least_seconds(step, machine) for step in steps)
     lost = {stage: sum(step.seconds[stage] for step in steps) for stage in STAGES}
     lost["model beyond its floor"] = lost.pop("model") - least
-    parts = [f"{stage} {seconds / taken:.0%}" for stage, seconds in sorted(lost.items(), key=lambda item: -item[1])]
+    ordered = sorted(lost.items(), key=lambda item: -item[1])
+    parts = [f"{stage} {seconds / taken:.0%}" for stage, seconds in ordered if stage != "draft" or seconds]
     moved, computed = sum(map(cost.bytes, steps)), sum(map(cost.flops, steps))
     count = "1 step" if len(steps) == 1 else f"{len(steps)} steps"
     return [

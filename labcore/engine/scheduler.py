@@ -213,9 +213,8 @@ class Scheduler:
                 self._release_forks(request)
             if ended is not None:
                 self.finish_requests([name], ended)
-            elif output.drafts:
-                room = request.max_total_tokens - request.num_tokens - 1
-                request.spec_token_ids = output.drafts.get(name, [])[:room]
+            elif name in output.drafts:
+                request.take_draft(output.drafts[name], request.max_total_tokens - request.num_tokens - 1)
         return advanced
 
     def finish_requests(self, names: str | Iterable[str], status: RequestStatus, error: str | None = None) -> None:

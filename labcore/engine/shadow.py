@@ -8,12 +8,14 @@ read. The next token is a function of the prefix that was read, so that answers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 
+from labcore.core.draft import Branch, Draft
 from labcore.core.request import Request
 from labcore.core.step_plan import Move, ScheduledRequest, StepOutput, StepPlan
 from labcore.engine.check import Violation
+from labcore.engine.tree_rows import accepted_slots, step_branches
 from labcore.kv.manager import KVCacheManager
 from labcore.kv.prefix_hash import hash_block, root_hash
 
@@ -56,8 +58,9 @@ class Prefixes:
 class ShadowRunner:
     """Carries out plans; execute(plan) is what a model runner's is.
 
-    vocabulary: tokens are 0 … vocabulary - 1. propose(request, right): draft tokens for the next step, given a function
-    that tells the right ones. fails(request): whether its sampler raises. device, host: one prefix number per slot.
+    vocabulary: tokens are 0 … vocabulary - 1. propose(request, right): a draft for the next step, a chain or a tree,
+    given a function that tells the right tokens. fails(request): whether its sampler raises. device, host: one prefix
+    number per slot.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class ShadowRunner:
         num_host_blocks: int = 0,
         vocabulary: int = 3,
         window: int | None = None,
-        propose: Callable[[Request, Callable[[int], list[int]]], Sequence[int]] | None = None,
+        propose: Callable[[Request, Callable[[int], list[int]]], Draft] | None = None,
         fails: Callable[[Request], bool] | None = None,
     ):
         self.manager, self.vocabulary, self.window = manager, vocabulary, window
@@ -83,8 +86,13 @@ class ShadowRunner:
         """Move, write, read, sample. Raises Violation("E6") if a slot to be read holds anything but its prefix."""
         self.move(plan)
         written = [self.write(row) for row in plan.scheduled]
+        branches, end = step_branches(plan.scheduled), 0
         for row, prefixes in zip(plan.scheduled, written, strict=True):
+            end += row.num_tokens
             self.read(row, prefixes)
+            for token in range(end - row.num_draft_tokens, end):
+                if token in branches:
+                    self.read_branch(row, prefixes[row.start + row.num_tokens - (end - token)], branches[token])
         self.check_cached_blocks()
         self.check_reuse_order()
         output = StepOutput()
@@ -104,10 +112,12 @@ class ShadowRunner:
             writes[target * self.size : (target + 1) * self.size] = block
 
     def write(self, row: ScheduledRequest) -> list[int]:
-        """Store the row's tokens; returns the prefixes of the request up to the last of them."""
+        """Store the row's tokens; returns the prefixes that stand in the request's places up to the last of them."""
         prefixes = self.prefixes_of(row.request)[: row.start + row.num_tokens]
-        for token in row.token_ids[len(prefixes) - row.start :]:  # drafts
-            prefixes.append(self.prefixes.extend(prefixes[-1], token))
+        known = len(prefixes)
+        for node, token in enumerate(row.token_ids[known - row.start :]):  # drafts
+            parent = node - 1 if row.parents is None else row.parents[node]
+            prefixes.append(self.prefixes.extend(prefixes[known + parent], token))
         for slot, prefix in zip(row.slots(self.size), prefixes[row.start :], strict=True):
             self.device[slot] = prefix
         return prefixes
@@ -123,22 +133,39 @@ class ShadowRunner:
                 what = f"block {row.block_ids[index]} for positions {begin} to {end - 1}"
                 raise Violation("E6", f"{row.request} reads {what}, which holds something else")
 
+    def read_branch(self, row: ScheduledRequest, prefix: int, branch: Branch) -> None:
+        """Follow a node back through what it attends to: every token has to continue the one before it."""
+        for place in (*reversed(branch.places), branch.known - 1):
+            slot = row.block_ids[place // self.size] * self.size + place % self.size
+            if self.device[slot] != prefix:
+                raise Violation("E6", f"{row.request} has a draft node that attends to place {place}, which is not its")
+            prefix = self.prefixes.parent[prefix]
+
     def sample(self, row: ScheduledRequest, prefixes: list[int], output: StepOutput) -> None:
         """The accepted drafts and one token more; then proposals for the next step."""
         request = row.request
         if self.fails and self.fails(request):
             output.failed[request.request_id], self.forgotten = "the sampler raised", True
             return
-        drafts = row.token_ids[row.num_tokens - row.num_draft_tokens :]
-        prefix = prefixes[request.num_tokens - 1]
+        known = request.num_tokens
+        prefix, drafted, path = prefixes[known - 1], prefixes[known:], []
         tokens = [self.next_token(request, prefix)]
-        while len(tokens) <= len(drafts) and drafts[len(tokens) - 1] == tokens[-1]:
-            prefix = self.prefixes.extend(prefix, tokens[-1])
+        while (longer := self.prefixes.extend(prefix, tokens[-1])) in drafted:
+            prefix = longer
+            path.append(drafted.index(prefix))
             tokens.append(self.next_token(request, prefix))
+        self.keep_accepted(row, path)
         output.sampled[request.request_id] = tokens
         if self.propose:
             last = self.prefixes.extend(prefix, tokens[-1])
-            output.drafts[request.request_id] = list(self.propose(request, lambda n: self.continued(request, last, n)))
+            output.drafts[request.request_id] = self.propose(request, lambda n: self.continued(request, last, n))
+
+    def keep_accepted(self, row: ScheduledRequest, path: list[int]) -> None:
+        """Move the accepted drafts to their places. What is left in the other slots is wiped: nobody may read it."""
+        for source, target in zip(*accepted_slots(row, path, self.size), strict=True):
+            self.device[target] = self.device[source]
+        for slot in row.slots(self.size)[row.num_tokens - row.num_draft_tokens + len(path) :]:
+            self.device[slot] = UNWRITTEN
 
     def next_token(self, request: Request, prefix: int) -> int:
         """What the "model" says after `prefix`; the seed of the request makes parallel samples differ."""

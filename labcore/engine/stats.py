@@ -10,20 +10,24 @@ from dataclasses import dataclass, field
 
 from labcore.core.step_plan import Move, ScheduledRequest, StepPlan
 
-STAGES = "schedule", "model", "sample", "update"
+STAGES = "schedule", "model", "sample", "draft", "update"
 KEPT_STEPS = 2**16  # of a server that never ends
 
 
 @dataclass(slots=True)
 class StepRecord:
     """One step. tokens: computed; context: cached tokens attended to, each request's once; pairs: queries times the
-    keys they see; sampled: answer tokens; decode: everybody had an answer already and got its next token; moved:
-    blocks copied; swapped: blocks moved between device and host; seconds: of each of STAGES."""
+    keys they see; sampled: answer tokens; drafted: draft tokens computed, in so many rows as `verified` says; accepted:
+    of these; decode: everybody had an answer already and got its next token; moved: blocks copied; swapped: blocks
+    moved between device and host; seconds: of each of STAGES."""
 
     tokens: int = 0
     context: int = 0
     pairs: int = 0
     sampled: int = 0
+    drafted: int = 0
+    verified: int = 0
+    accepted: int = 0
     decode: bool = True
     moved: int = 0
     swapped: int = 0
@@ -53,6 +57,7 @@ class StepRecord:
 
     def _count_row(self, one: ScheduledRequest, window: int | None) -> None:
         new, end = one.num_tokens, one.start + one.num_tokens
+        self.drafted += one.num_draft_tokens
         if window is None:
             self.context += end
             self.pairs += new * (one.start + 1 + end) // 2
@@ -98,6 +103,12 @@ class RunStats:
     @property
     def decode_context(self) -> int:
         return self.total("context", decode=True)
+
+    @property
+    def acceptance_length(self) -> float:
+        """Tokens that came of verifying one draft, the target's own included; 0 where nothing was drafted."""
+        verified = self.total("verified")
+        return 1 + self.total("accepted") / verified if verified else 0.0
 
     @property
     def prefill_rate(self) -> float:

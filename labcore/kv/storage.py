@@ -4,12 +4,13 @@ The one way in is `write` with a slot mapping, so that a model's pass needs no i
 the one way from block to block is `move`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from labcore.attention.metadata import AttentionMetadata, AttentionShape
+from labcore.attention.sdpa import FEW_QUERIES
 from labcore.core.step_plan import BlockMove, Move
 from labcore.kernels.cpu.attention import DecodePass, supports
 
@@ -62,11 +63,24 @@ class KVStorage:
         return metadata, self.shape, lambda layer: (self.keys[layer], self.values[layer])
 
     def decode_pass(self, metadata: AttentionMetadata) -> DecodePass | None:
-        """The compiled kernel that stores and attends in a step with one new token per request; None if it cannot."""
-        if metadata.max_query_len > 1 or self.shape.window is not None or not supports(self.keys):
+        """The compiled kernel that stores and attends in a step with few new tokens per request; None if it cannot."""
+        if metadata.max_query_len > FEW_QUERIES or metadata.branches:
+            return None
+        if self.shape.window is not None or not supports(self.keys):
             return None
         caches = (cache.transpose(2, 3) for cache in (self.keys, self.values))
-        return DecodePass(*caches, metadata.block_table.long(), metadata.seq_lens.long())
+        tables, lengths = metadata.block_table.long(), metadata.seq_lens.long()
+        if metadata.max_query_len > 1:  # a row for each token, over the table of its request
+            ends = metadata.query_start_loc[1:].long()
+            requests = torch.arange(len(ends)).repeat_interleave(metadata.query_start_loc.diff())
+            tables, lengths = tables[requests], (lengths - ends + 1)[requests] + torch.arange(len(requests))
+        return DecodePass(*caches, tables, lengths)
+
+    def copy_slots(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copy tokens from slot to slot, all layers, keys and values. All are read before any is written."""
+        for array, _ in self.arrays:
+            slots = array.flatten(1, 2)
+            slots[:, targets] = slots[:, sources]
 
     def move(self, moves: Iterable[BlockMove]) -> None:
         """Carry out whole-block copies, one after the other: a later one may overwrite what an earlier one read."""

@@ -7,6 +7,7 @@ is one compiled call.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -37,28 +38,33 @@ def serve_blocks(model: Llama, checkpoint: Checkpoint) -> None:
 
 class CompiledStack(nn.Module):
     """Layers of a `Llama`, all of them or some, each as four products: q, k and v together; output; gate and up
-    together; down. `attend` knows them by their places in the stack."""
+    together; down. `attend` knows them by their places in the stack, counted from `first`."""
 
-    def __init__(self, layers: Iterable[nn.ModuleList], n_heads: int, n_kv_heads: int):
+    def __init__(self, layers: Iterable[nn.ModuleList], n_heads: int, n_kv_heads: int, first: int = 0):
         super().__init__()
-        self.n_heads, self.n_kv_heads = n_heads, n_kv_heads
+        self.n_heads, self.n_kv_heads, self.first = n_heads, n_kv_heads, first
         self.products = nn.ModuleList(layers)
         self.layers = CompiledLayers([tuple(four) for four in self.products])
 
-    def subset(self, layers: Sequence[int]) -> "CompiledStack":
+    def subset(self, layers: Sequence[int], first: int = 0) -> "CompiledStack":
         """A stack of these layers over the same weights."""
-        return CompiledStack([self.products[i] for i in layers], self.n_heads, self.n_kv_heads)
+        return CompiledStack([self.products[i] for i in layers], self.n_heads, self.n_kv_heads, first)
+
+    @property
+    def index(self) -> int:
+        """The last layer, as `attend` knows it."""
+        return self.first + self.layers.count - 1
 
     def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         if len(x) > FEW_ROWS and self.products[0][0].packed is not None:
             return self._many_rows(x, rotation, attend)
         if (decode := getattr(attend, "decode_pass", None)) is not None:
-            self.layers.decode_step(decode, self.n_heads, x, *rotation)
+            self.layers.decode_step(decode, self.n_heads, x, *rotation, self.first)
             return x
         n, n_kv = self.n_heads, self.n_kv_heads
         for i in range(self.layers.count):
             heads = self.layers.before_attention(i, x, *rotation, n_turned=n + n_kv)
-            attended = attend(i, heads[:, :n], heads[:, n : n + n_kv], heads[:, n + n_kv :])
+            attended = attend(self.first + i, heads[:, :n], heads[:, n : n + n_kv], heads[:, n + n_kv :])
             self.layers.after_attention(i, attended, x)
         return x
 
@@ -67,9 +73,16 @@ class CompiledStack(nn.Module):
         n, n_kv = self.n_heads, self.n_kv_heads
         for i, (qkv, output, gate_up, down) in enumerate(self.products):
             q, k, v = qkv(x).unflatten(-1, (n + 2 * n_kv, -1)).split((n, n_kv, n_kv), dim=1)
-            x = x + output(attend(i, rotate(q, rotation), rotate(k, rotation), v).flatten(-2))
+            x = x + output(attend(self.first + i, rotate(q, rotation), rotate(k, rotation), v).flatten(-2))
             x = x + down(gate_up(x))
         return x
+
+
+def split_at(model: Llama, taps: Iterable[int]) -> None:
+    """Let `model.run` tap these layers: a compiled stack becomes one for each stretch that ends with one of them."""
+    if len(model.layers) == 1 and isinstance(stack := model.layers[0], CompiledStack):
+        ends = sorted({tap + 1 for tap in taps} | {stack.layers.count})
+        model.layers = nn.ModuleList(stack.subset(range(begin, end), begin) for begin, end in pairwise([0, *ends]))
 
 
 def all_products(checkpoint: GGUFCheckpoint) -> Iterator[nn.ModuleList]:

@@ -10,7 +10,7 @@ plain nn.Linear, so that quantization and tensor parallelism can swap it.
 Sources: Llama (arXiv:2302.13971), RoPE (2104.09864), GQA (2305.13245), SwiGLU (2002.05202), RMSNorm (1910.07467).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
@@ -41,13 +41,25 @@ class Llama(nn.Module):
 
         token_ids, positions: int64 [tokens]; a position counts from 0 within its own sequence.
         """
-        x = self.embed_tokens(token_ids)
-        rotation = self.rope(positions)
-        for layer in self.layers:
-            x = layer(x, rotation, attend)
+        x, _ = self.run(token_ids, positions, attend)
         if wanted is not None:
             x = x[wanted]
         return self.lm_head(self.norm(x))
+
+    def run(
+        self, token_ids: Tensor, positions: Tensor, attend: Attend, taps: Collection[int] = ()
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """The same up to the last layer: its output [tokens, hidden], and copies of those of the layers `taps`.
+
+        Compiled layers are one stack, with one output; `compiled.split_at` splits it.
+        """
+        x = self.embed_tokens(token_ids)
+        rotation, tapped = self.rope(positions), {}
+        for layer in self.layers:
+            x = layer(x, rotation, attend)
+            if taps and layer.index in taps:
+                tapped[layer.index] = x.clone()
+        return x, tapped
 
 
 class Block(nn.Module):
@@ -55,6 +67,7 @@ class Block(nn.Module):
 
     def __init__(self, config: DecoderConfig, index: int):
         super().__init__()
+        self.index = index
         self.input_layernorm = RMSNorm(config.hidden, config.norm_eps)
         self.self_attn = Attention(config, index)
         self.post_attention_layernorm = RMSNorm(config.hidden, config.norm_eps)

@@ -6,9 +6,13 @@ from collections.abc import Callable, Mapping
 from inspect import signature
 
 from labcore.core.errors import InputError
+from labcore.speculative.ngram import NgramProposer
 from labcore.speculative.proposer import Proposer, Target
 
-METHODS: dict[str, Callable[..., Proposer]] = {}  # name -> (target, **options) -> proposer
+# name -> (target, **options) -> proposer
+METHODS: dict[str, Callable[..., Proposer]] = {
+    "ngram": NgramProposer,
+}
 
 
 def build_proposer(speculative: Mapping, target: Target) -> Proposer:

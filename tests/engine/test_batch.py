@@ -12,6 +12,16 @@ from labcore.engine.batch import InputBatch  # noqa: E402
 from labcore.engine.random_traces import Life, random_config, random_requests  # noqa: E402
 
 
+def positions(row):
+    """Known tokens one after the other; a draft one behind its parent."""
+    found = list(range(row.start, row.start + row.num_tokens - row.num_draft_tokens))
+    last = len(found) - 1
+    for node in range(row.num_draft_tokens):
+        parent = node - 1 if row.parents is None else row.parents[node]
+        found.append(found[last + 1 + parent] + 1)
+    return found
+
+
 class CheckedLife(Life):
     """A random life whose every plan is also built into a batch."""
 
@@ -25,7 +35,7 @@ class CheckedLife(Life):
     def compare(self, rows, inputs) -> None:
         size, metadata = self.batch.block_size, inputs.metadata
         assert inputs.token_ids.tolist() == [token for row in rows for token in row.token_ids]
-        assert inputs.positions.tolist() == [p for row in rows for p in range(row.start, row.start + row.num_tokens)]
+        assert inputs.positions.tolist() == [p for row in rows for p in positions(row)]
         assert metadata.slot_mapping.tolist() == [slot for row in rows for slot in row.slots(size)]
         counts = [row.num_tokens for row in rows]
         assert metadata.query_start_loc.tolist() == [sum(counts[:i]) for i in range(len(counts) + 1)]
@@ -49,10 +59,10 @@ class CheckedLife(Life):
 
 def test_batches_follow_random_plans():
     built = 0
-    for seed in range(100):
+    for seed in range(120):
         rng = Random(seed)
         config, cache = random_config(rng)
-        life = CheckedLife(rng, config, cache)
+        life = CheckedLife(rng, config, cache, trees=seed % 2 == 1)
         life.batch, life.built = InputBatch(config, cache), 0
         life.run(random_requests(rng, rng.randint(2, 10), 3))
         assert not life.batch.rows

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 
 from labcore.attention.reference import ReferenceAttention  # noqa: E402
 from labcore.attention.sdpa import SDPAAttention  # noqa: E402
+from labcore.core.draft import Draft  # noqa: E402
 from labcore.core.errors import InputError  # noqa: E402
 from labcore.core.request import Request  # noqa: E402
 from labcore.core.step_plan import StepOutput  # noqa: E402
@@ -21,9 +22,10 @@ from labcore.engine.build import new_storage  # noqa: E402
 from labcore.engine.check import check_empty, check_plan, check_state  # noqa: E402
 from labcore.engine.engine_core import EngineCore  # noqa: E402
 from labcore.engine.random_traces import random_config, random_requests  # noqa: E402
-from labcore.engine.runner import ModelRunner  # noqa: E402
 from labcore.engine.scheduler import Scheduler  # noqa: E402
+from labcore.engine.speculative_runner import SpeculativeRunner  # noqa: E402
 from labcore.sampling.sampler import SamplingRow, new_generator, sample  # noqa: E402
+from labcore.speculative.proposer import Proposer  # noqa: E402
 from tests.model.tiny import tiny_model  # noqa: E402
 
 SLICE, SOAK = 40, 3000
@@ -34,13 +36,36 @@ for _layer in MODEL.layers:  # attention that matters: a wrong key or value move
     _layer.self_attn.o_proj.weight *= 4
 
 
-class RecordingRunner(ModelRunner):
-    """Keeps the logits of every row, proposes drafts, and raises now and then."""
+class Guesses(Proposer):
+    """Drafts that repeat the last token, or are random, as chains, with the laws they come from, or as trees."""
+
+    num_tokens = 6
+
+    def __init__(self, rng: Random):
+        self.rng, self.kind = rng, rng.choice(("none", "repeat", "random", "drawn", "tree", "tree"))
+
+    def propose(self, step):
+        rows = [row for row in step.rows if row.room and self.kind != "none"]
+        return {row.request_id: self.guess(row.token_ids[-1], self.rng.randint(0, 4)) for row in rows}
+
+    def guess(self, last, count):
+        rng = self.rng
+        if self.kind == "repeat":
+            return Draft([last] * count)
+        if self.kind == "drawn":
+            laws = torch.rand(count, MODEL.config.vocab, generator=torch.Generator().manual_seed(rng.randrange(99)))
+            return Draft(rng.choices(range(3), k=count), laws=laws / laws.sum(-1, keepdim=True))
+        tokens = [rng.choice((last, rng.randrange(3))) for _ in range(count * (1 + (self.kind == "tree")))]
+        parents = [rng.randint(max(-1, node - 3), node - 1) for node in range(len(tokens))]
+        return Draft(tokens, parents if self.kind == "tree" else None)
+
+
+class RecordingRunner(SpeculativeRunner):
+    """Keeps the logits of every row that was accepted, and raises now and then."""
 
     def __init__(self, *arguments, rng: Random, backend=None):
-        super().__init__(*arguments, backend)
+        super().__init__(*arguments, proposer=Guesses(rng), backend=backend)
         self.rng, self.seen = rng, {}  # seen: request id -> position -> logits
-        self.proposer = rng.choice(("none", "none", "repeat", "random"))
 
     def forward(self, scheduled):
         if self.rng.random() < 0.005:
@@ -48,17 +73,11 @@ class RecordingRunner(ModelRunner):
         return super().forward(scheduled)
 
     def sample(self, scheduled, logits) -> StepOutput:
-        rows = iter(logits)
-        for one in scheduled:
-            if one.wants_token:
-                end = one.start + one.num_tokens
-                for position in range(end - 1 - one.num_draft_tokens, end):
-                    self.seen.setdefault(one.request.request_id, {})[position] = next(rows)
         output = super().sample(scheduled, logits)
-        if self.proposer != "none":
-            for name, tokens in output.sampled.items():
-                guess = tokens[-1:] if self.proposer == "repeat" else [self.rng.randrange(3)]
-                output.drafts[name] = guess * self.rng.randint(0, 3)
+        for name, verdict in self.verdicts.items():
+            last = verdict.one.request.num_tokens - 1
+            for depth, node in enumerate([-1, *verdict.path]):
+                self.seen.setdefault(name, {})[last + depth] = logits[verdict.first + 1 + node]
         return output
 
 
@@ -93,15 +112,17 @@ def whole_prefix(tokens: list[int], window: int | None) -> "torch.Tensor":
         return MODEL(torch.tensor(tokens), torch.arange(len(tokens)), attend)
 
 
-def check_answer(request: Request, seen: dict[int, "torch.Tensor"], window: int | None) -> int:
-    """Every token's logits are those of its prefix, and it is what they choose, drawn in order. Tokens checked."""
+def check_answer(request: Request, seen: dict[int, "torch.Tensor"], window: int | None, drawn: bool) -> int:
+    """Every token's logits are those of its prefix, and it is what they choose, drawn in order (unless the drafts were
+    drawn, too). Tokens checked."""
     expected = whole_prefix(request.all_token_ids, window)
     generator, prompt = new_generator(request.sampling_params), request.num_prompt_tokens
     for position in range(prompt - 1, request.num_tokens - 1):
         torch.testing.assert_close(seen[position], expected[position], rtol=0, atol=2e-4)
         before = request.all_token_ids[: position + 1]
         row = SamplingRow(request.sampling_params, before, prompt, request.stop_ids, generator)
-        assert sample(seen[position][None], [row])[0].token_id == request.all_token_ids[position + 1]
+        chosen = sample(seen[position][None], [row])[0].token_id
+        assert chosen == request.all_token_ids[position + 1] or (drawn and not request.sampling_params.greedy)
     return request.num_output_tokens
 
 
@@ -115,7 +136,7 @@ def live(seed: int) -> dict[str, int]:
     storage.keys[:, 1:], storage.values[:, 1:] = torch.nan, torch.nan  # what is read before it is written is seen
     runner = RecordingRunner(MODEL, storage, config, cache, rng=rng, backend=backend)
     core = EngineCore(scheduler, runner)
-    happened = dict.fromkeys(("tokens", "preempted", "cached", "copied", "failed", "drafted"), 0)
+    happened = dict.fromkeys(("tokens", "preempted", "cached", "copied", "failed", "drafted", "accepted"), 0)
     check = scheduler.schedule
 
     def schedule():
@@ -147,10 +168,13 @@ def live(seed: int) -> dict[str, int]:
         core.step()
     core.step()
     check_empty(scheduler)
+    happened["accepted"] = core.stats.total("accepted")
     assert not core.answers and not runner.generators and not runner.batch.rows
     for request in requests:
         if request.finish_reason in ("stop", "length"):
-            happened["tokens"] += check_answer(request, runner.seen[request.request_id], cache.sliding_window)
+            happened["tokens"] += check_answer(
+                request, runner.seen[request.request_id], cache.sliding_window, runner.proposer.kind == "drawn"
+            )
             happened["cached"] += request.num_cached_tokens
         happened["failed"] += request.finish_reason == "error"
         assert request.error is None or request.error in MEANT_TO_FAIL

@@ -14,6 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from labcore.core.draft import Draft
 from labcore.core.errors import InputError
 from labcore.core.request import Request, RequestStatus
 from labcore.core.sampling_params import SamplingParams
@@ -24,15 +25,16 @@ from labcore.engine.random_traces import Life, random_requests, run_trace
 from labcore.engine.scheduler import Scheduler
 from labcore.engine.shadow import ShadowRunner
 
-SLICE = 15.0  # seconds of random traces in `make test`
+SLICE = 8.0  # seconds of random traces in `make test`, for chains and for trees
 SOAK_STEPS = 1_000_000
 
 
-def test_a_slice_of_random_traces():
+@pytest.mark.parametrize("trees", [False, True])
+def test_a_slice_of_random_traces(trees):
     """A1–A10, S1–S8, E1, E2, E4 and E6 on traces from seed 0 on, as many as fit into the slice."""
     start, seed, preemptions, copies, hits = time.monotonic(), 0, 0, 0, 0
     while time.monotonic() - start < SLICE:
-        trace = run_trace(seed)
+        trace = run_trace(seed, trees)
         preemptions, copies, hits = preemptions + trace.preemptions, copies + trace.copies, hits + trace.cached_tokens
         seed += 1
     assert min(preemptions, copies, hits) > 0.1 * seed, "these traces hardly ever get into trouble"
@@ -42,11 +44,19 @@ def test_a_slice_of_random_traces():
 def test_a_million_steps(capsys):
     start, seed, steps = time.monotonic(), 10**6, 0
     while steps < SOAK_STEPS:
-        steps += run_trace(seed).steps
+        steps += run_trace(seed, trees=seed % 2 == 1).steps
         seed += 1
     with capsys.disabled():
         took = time.monotonic() - start
         print(f"\n{steps} steps of {seed - 10**6} traces without a violation, {took:.0f} s")
+
+
+@st.composite
+def drafts(draw):
+    """Chains and trees."""
+    tokens = draw(st.lists(st.integers(0, 1), max_size=5))
+    parents = [draw(st.integers(-1, node - 1)) for node in range(len(tokens))]
+    return Draft(tokens, draw(st.sampled_from([parents, None])))
 
 
 class EngineMachine(RuleBasedStateMachine):
@@ -70,8 +80,8 @@ class EngineMachine(RuleBasedStateMachine):
         )
         cache = CacheConfig(1 + -(-longest // size) + spare, size, caching, host, window)
         self.scheduler = Scheduler(config, cache)
-        self.drafts: list[int] = []
-        self.runner = ShadowRunner(self.scheduler.manager, host, 2, window, lambda request, right: self.drafts)
+        self.draft = Draft([])
+        self.runner = ShadowRunner(self.scheduler.manager, host, 2, window, lambda request, right: self.draft)
         self.requests: list[Request] = []
 
     @rule(
@@ -101,9 +111,9 @@ class EngineMachine(RuleBasedStateMachine):
         names = data.draw(st.lists(st.sampled_from([request.request_id for request in self.requests]), max_size=3))
         self.scheduler.finish_requests(names, RequestStatus.FINISHED_ABORTED)
 
-    @rule(drafts=st.lists(st.integers(0, 1), max_size=3), cancelled=st.booleans(), fails=st.integers(0, 19))
-    def step(self, drafts, cancelled, fails):
-        self.drafts = drafts
+    @rule(draft=drafts(), cancelled=st.booleans(), fails=st.integers(0, 19))
+    def step(self, draft, cancelled, fails):
+        self.draft = draft
         plan = self.scheduler.schedule()
         check_plan(self.scheduler, plan)
         check_state(self.scheduler)
@@ -125,7 +135,7 @@ class EngineMachine(RuleBasedStateMachine):
         if hasattr(self, "scheduler"):
             left = sum(r.num_prompt_tokens + r.sampling_params.max_tokens for r in self.requests) * 12 + 12
             while self.scheduler.has_unfinished_requests():
-                self.step(drafts=[], cancelled=False, fails=1)
+                self.step(draft=Draft([]), cancelled=False, fails=1)
                 left -= 1
                 assert left > 0, "S5: no end"
             self.scheduler.schedule()

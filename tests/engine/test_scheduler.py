@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from labcore.core.draft import Draft
 from labcore.core.errors import InputError
 from labcore.core.request import Request, RequestStatus
 from labcore.core.sampling_params import SamplingParams
@@ -41,7 +42,8 @@ def step(scheduler, token=50, drafts=None, tokens=None):
     check_state(scheduler)
     check_plan(scheduler, plan)
     sampled = {row.request.request_id: [token] for row in plan.scheduled if row.wants_token} | (tokens or {})
-    scheduler.update_from_output(plan, StepOutput(sampled, drafts=drafts or {}))
+    drafts = {name: Draft(tokens) for name, tokens in (drafts or {}).items()}
+    scheduler.update_from_output(plan, StepOutput(sampled, drafts=drafts))
     check_state(scheduler)
     return {row.request.request_id: (row.start, row.num_tokens) for row in plan.scheduled}
 

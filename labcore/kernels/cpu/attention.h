@@ -1,5 +1,6 @@
 // Attention of one new token per sequence over a paged or contiguous KV cache in fp32. attention.py holds the
-// specification. A thread computes all heads of a sequence together: it reads each key and value once, in the order in
+// specification. Sequences may share blocks: draft tokens of one request are sequences of growing length over its
+// table, and everything new is stored before anything attends. A thread computes all heads of a sequence together: it reads each key and value once, in the order in
 // which a paged cache has them in memory (one head at a time would skip through it). Where there are fewer sequences
 // than threads it takes one key head instead.
 
@@ -139,16 +140,20 @@ static void attend_by_team(const decode_pass *p, long layer, const float *q, con
     float *keys = p->keys + layer * p->layer_stride, *values = p->values + layer * p->layer_stride;
     long heads = p->sequences < omp_get_num_threads() ? 1 : p->kv_heads, parts = p->kv_heads / heads;
     scores += omp_get_thread_num() * score_floats(p);
+#pragma omp for schedule(static)
+    for (long i = 0; i < p->sequences; i++) {
+        long newest = place(p, i, p->lengths[i] - 1);
+        for (long head = 0; head < p->kv_heads; head++) {
+            long stored = newest + head * p->head_stride, given = i * kv_stride + head * p->size;
+            memcpy(keys + stored, k + given, p->size * sizeof *k);
+            memcpy(values + stored, v + given, p->size * sizeof *v);
+        }
+    }
 #pragma omp for schedule(dynamic)
     for (long work = 0; work < p->sequences * parts; work++) {
         long i = work / parts, head = work % parts, length = p->lengths[i], stride = padded(length);
-        long newest = place(p, i, length - 1), rows = heads * p->group;
+        long rows = heads * p->group;
         float *my_keys = keys + head * p->head_stride, *my_values = values + head * p->head_stride;
-        for (long h = 0; h < heads; h++) {
-            long stored = newest + h * p->head_stride, given = i * kv_stride + (head + h) * p->size;
-            memcpy(my_keys + stored, k + given, p->size * sizeof *k);
-            memcpy(my_values + stored, v + given, p->size * sizeof *v);
-        }
         score(p, i, heads, my_keys, q + i * q_stride + head * p->group * p->size, scores, stride);
         for (long row = 0; row < rows; row++) softmax(scores + row * stride, length);
         weigh(p, i, heads, my_values, scores, stride, out + work * rows * p->size);

@@ -41,7 +41,8 @@ class DecodePass:
 
     keys, values: fp32 [n_layers, blocks, n_kv_heads, block_size, head_dim], views of equal strides, 1 in head_dim (see
     `supports`); block_tables: int64 [sequences, max_blocks]; lengths: int64 [sequences], the new token included. Tables
-    and lengths are trusted: the kernel uses them as addresses.
+    and lengths are trusted: the kernel uses them as addresses. Sequences may share blocks; what is new in any of them
+    is stored before any of them attends.
     """
 
     def __init__(self, keys: Tensor, values: Tensor, block_tables: Tensor, lengths: Tensor):

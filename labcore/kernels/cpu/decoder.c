@@ -89,9 +89,10 @@ int decode_attention(const decode_pass *pass, long layer, const float *q, const 
     return 0;
 }
 
-// One new token per sequence through all layers, x [sequences, hidden] in place; cosine, sine: [sequences, size/2].
-int decode_step(const decoder_layer *layers, long count, const decode_pass *pass, const float *cosine, const float *sine,
-                float *x, int threads) {
+// One new token per sequence through `count` layers, of which the first is layer `first` of the cache; x [sequences,
+// hidden] in place; cosine, sine: [sequences, size/2].
+int decode_step(const decoder_layer *layers, long count, long first, const decode_pass *pass, const float *cosine,
+                const float *sine, float *x, int threads) {
     long rows = pass->sequences, width = layers->qkv.outputs, queries = pass->kv_heads * pass->group * pass->size;
     long keys = pass->kv_heads * pass->size;
     activation *some = malloc(layer_activations(layers, rows) * sizeof *some);
@@ -103,7 +104,7 @@ int decode_step(const decoder_layer *layers, long count, const decode_pass *pass
     for (long l = 0; l < count && !failed; l++) {
         linear_by_team(&layers[l].qkv, x, heads, rows, 0, some);
         rotate_by_team(heads, width, cosine, sine, rows, pass->kv_heads * (pass->group + 1), pass->size);
-        attend_by_team(pass, l, heads, heads + queries, heads + queries + keys, width, width, attended, scores);
+        attend_by_team(pass, first + l, heads, heads + queries, heads + queries + keys, width, width, attended, scores);
         after_attention_by_team(&layers[l], attended, x, middle, rows, some);
     }
     free(some), free(middle), free(heads), free(attended), free(scores);

@@ -43,11 +43,15 @@ class CompiledLayers:
         threads = torch.get_num_threads()
         self._library.after_attention(self.at[layer], attended.data_ptr(), x.data_ptr(), len(x), threads)
 
-    def decode_step(self, decode: DecodePass, n_heads: int, x: Tensor, cos: Tensor, sin: Tensor) -> None:
-        """x [sequences, hidden] through all layers, in place: one call instead of three a layer."""
+    def decode_step(
+        self, decode: DecodePass, n_heads: int, x: Tensor, cos: Tensor, sin: Tensor, first: int = 0
+    ) -> None:
+        """x [sequences, hidden] through all layers, in place: one call instead of three a layer. The first of them is
+        layer `first` of the cache."""
         self._library.decode_step(
             self.structs,
             self.count,
+            first,
             decode.serve(n_heads),
             cos.data_ptr(),
             sin.data_ptr(),

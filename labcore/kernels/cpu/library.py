@@ -76,7 +76,7 @@ def library() -> ctypes.CDLL:
         "before_attention": (layer, *[POINTER] * 4, *[LONG] * 3, INT),
         "after_attention": (layer, POINTER, POINTER, LONG, INT),
         "decode_attention": (ctypes.POINTER(DecodePassLayout), LONG, *[POINTER] * 3, LONG, LONG, POINTER, INT),
-        "decode_step": (layer, LONG, ctypes.POINTER(DecodePassLayout), *[POINTER] * 3, INT),
+        "decode_step": (layer, LONG, LONG, ctypes.POINTER(DecodePassLayout), *[POINTER] * 3, INT),
     }.items():
         getattr(loaded, name).argtypes = arguments
         getattr(loaded, name).errcheck = _no_memory

@@ -1,0 +1,159 @@
+"""Verification: which draft tokens the target agrees with, and the token that it adds.
+
+Three rules. Matching, for drafts chosen without chance, trees included: the target's token is sampled at a node as it
+would be without a draft, with the request's own next random number, and the child that equals it is the next node. So
+the answer is token for token the one without speculation. Rejection, for a chain whose tokens were drawn from known
+laws: `sampling.rejection`, the same distribution with more tokens accepted. Typical acceptance, on demand:
+`sampling.typical`, which keeps what is plausible and changes the distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from labcore.core.draft import depths
+from labcore.core.step_plan import ScheduledRequest
+from labcore.sampling.logprobs import Logprobs, likeliest
+from labcore.sampling.processors import adjust, adjusts
+from labcore.sampling.rejection import accept_chain
+from labcore.sampling.sampler import SamplingRow, law, pick, sample
+from labcore.sampling.typical import typical_accepts
+
+ACCEPTANCE = "exact", "typical"
+NewRow = Callable[[ScheduledRequest, list[int]], SamplingRow]  # a row behind these accepted drafts
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What came of one row. first: its first row of the logits, the next ones belong to its draft nodes; path: the
+    accepted nodes; tokens: theirs and the one behind them, none if `error` says why the row cannot be sampled."""
+
+    one: ScheduledRequest
+    first: int
+    path: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[Logprobs] = field(default_factory=list)
+    error: str | None = None
+
+    @property
+    def place(self) -> int:
+        """The row of the logits that chooses the next token."""
+        return self.first + 1 + (self.path[-1] if self.path else -1)
+
+    def child(self, token_id: int) -> int | None:
+        """The draft node that continues the path with this token."""
+        one, last = self.one, self.path[-1] if self.path else -1
+        drafts, parents = one.request.spec_token_ids, one.parents
+        for node in range(last + 1, one.num_draft_tokens):
+            if drafts[node] == token_id and (node - 1 if parents is None else parents[node]) == last:
+                return node
+        return None
+
+
+def verify(
+    scheduled: Sequence[ScheduledRequest], logits: Tensor, new_row: NewRow, acceptance: str = "exact"
+) -> list[Verdict]:
+    """A verdict for each row that wants a token; `logits` [wanted tokens, vocab] in the order of `scheduled`."""
+    verdicts, first = [], 0
+    for one in scheduled:
+        if one.wants_token:
+            verdicts.append(Verdict(one, first))
+            first += 1 + one.num_draft_tokens
+    matching = []
+    for verdict in verdicts:
+        one = verdict.one
+        if not one.num_draft_tokens or one.request.sampling_params.greedy:
+            matching.append(verdict)  # at temperature 0 the three rules are one
+        elif acceptance == "typical":
+            _guarded(_typical, verdict, logits, new_row)
+        elif one.request.spec_laws is not None:
+            _guarded(_rejection, verdict, logits, new_row)
+        else:
+            matching.append(verdict)
+    _match(matching, logits, new_row)
+    return verdicts
+
+
+def _match(verdicts: list[Verdict], logits: Tensor, new_row: NewRow) -> None:
+    """Sample every row at its node, descend where a draft agrees, and again, until no row goes on."""
+    while verdicts:
+        rows = [new_row(verdict.one, verdict.tokens) for verdict in verdicts]
+        places = [verdict.place for verdict in verdicts]
+        chosen = logits if places == list(range(len(logits))) else logits[places]
+        going_on = []
+        for verdict, outcome in zip(verdicts, sample(chosen, rows), strict=True):
+            if outcome.error is not None:
+                verdict.error = outcome.error
+                continue
+            node = verdict.child(outcome.token_id)
+            verdict.tokens.append(outcome.token_id)
+            if outcome.logprobs is not None:
+                verdict.logprobs.append(outcome.logprobs)
+            if node is not None:
+                verdict.path.append(node)
+                going_on.append(verdict)
+        verdicts = going_on
+
+
+def _guarded(rule: Callable, verdict: Verdict, logits: Tensor, new_row: NewRow) -> None:
+    """`rule` for one row; what it raises, a processor perhaps, is that row's error alone."""
+    try:
+        own = logits[verdict.first : verdict.first + 1 + verdict.one.num_draft_tokens].float()
+        rows = _rows(verdict.one, new_row)
+        adjusted = adjust(own.clone(), rows) if any(map(adjusts, rows)) else own
+        broken = (~adjusted.amax(-1).isfinite()).nonzero().flatten().tolist()
+        if broken:
+            verdict.error = sample(own[broken[:1]], [rows[broken[0]]])[0].error  # says which way
+        else:
+            rule(verdict, own, law(adjusted, [row.params for row in rows]), rows[0].generator)
+    except Exception as error:
+        verdict.error = f"sampling raised {type(error).__name__}: {error}"
+
+
+def _rows(one: ScheduledRequest, new_row: NewRow) -> list[SamplingRow]:
+    """What sampling has to know behind the known tokens and behind each node, [1 + nodes]."""
+    drafts, parents, accepted = one.request.spec_token_ids, one.parents, [[]]
+    for node in range(one.num_draft_tokens):
+        parent = node - 1 if parents is None else parents[node]
+        accepted.append([*accepted[parent + 1], drafts[node]])
+    return [new_row(one, tokens) for tokens in accepted]
+
+
+def _rejection(verdict: Verdict, own: Tensor, p: Tensor, generator: torch.Generator) -> None:
+    """Leviathan et al., arXiv:2211.17192, algorithm 1."""
+    one, count = verdict.one, verdict.one.num_draft_tokens
+    drafts, q = one.request.spec_token_ids[:count], one.request.spec_laws[:count]
+    uniforms = torch.rand(count + 1, generator=generator, dtype=torch.float64)
+    accepted, token = accept_chain(p, q.to(p), drafts, uniforms)
+    _conclude(verdict, own, list(range(accepted)), token)
+
+
+def _typical(verdict: Verdict, own: Tensor, p: Tensor, generator: torch.Generator) -> None:
+    """The longest branch on which every node passes (the first of those), and a draw behind it. Cai et al.,
+    arXiv:2401.10774, section 2.3.1."""
+    one, count = verdict.one, verdict.one.num_draft_tokens
+    parents = one.parents or list(range(-1, count - 1))
+    drafts = torch.tensor(one.request.spec_token_ids[:count], device=p.device)
+    passes = typical_accepts(p[[parent + 1 for parent in parents]], drafts).tolist()
+    branches: dict[int, list[int]] = {-1: []}
+    for node, parent in enumerate(parents):
+        if passes[node] and parent in branches:
+            branches[node] = [*branches[parent], node]
+    depth = depths(parents)
+    best = max(branches, key=lambda node: -1 if node < 0 else depth[node])
+    uniform = torch.rand(1, generator=generator, dtype=torch.float64).to(p.device)
+    _conclude(verdict, own, branches[best], int(pick(p[best + 1 : best + 2], uniform)))
+
+
+def _conclude(verdict: Verdict, own: Tensor, path: list[int], token: int) -> None:
+    request = verdict.one.request
+    verdict.path = path
+    verdict.tokens = [*(request.spec_token_ids[node] for node in path), token]
+    wanted = request.sampling_params.logprobs
+    if wanted is not None:
+        places = [0, *(node + 1 for node in path)]
+        verdict.logprobs = [likeliest(own[i], t, wanted) for i, t in zip(places, verdict.tokens, strict=True)]
