@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labcore.core.errors import DataError
+from labcore.core.errors import DataError, InputError
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,14 @@ def block_format(type_id: int) -> BlockFormat:
     return FORMATS[type_id]
 
 
+def named(name: str) -> BlockFormat:
+    """The format called `name`, such as "Q4_K"; InputError for one this module does not know."""
+    for format in FORMATS.values():
+        if format.name == name:
+            return format
+    raise InputError(f"tensor type {name!r} is unknown; known: {', '.join(f.name for f in FORMATS.values())}")
+
+
 def dequantize(raw: np.ndarray, format: BlockFormat) -> np.ndarray:
     """Float32 [..., columns] of raw uint8 [..., row bytes]."""
     blocks = np.ascontiguousarray(raw).view(format.layout)
@@ -85,6 +93,22 @@ def _unpack(packed: np.ndarray, bits: int, run: int) -> np.ndarray:
     shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
     codes = (packed.reshape(len(packed), -1, 1, run) >> shifts) & np.uint8(2**bits - 1)
     return codes.reshape(len(packed), -1)
+
+
+def pack_codes(codes: np.ndarray, bits: int, run: int) -> np.ndarray:
+    """The inverse of `_unpack`: bytes uint8 [blocks, bytes] from codes below 2^bits, uint8 [blocks, codes]."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)[:, None]
+    parts = codes.astype(np.uint8).reshape(len(codes), -1, 8 // bits, run) << shifts
+    return np.bitwise_or.reduce(parts, axis=2).reshape(len(codes), -1)
+
+
+def record(name: str, **fields: np.ndarray) -> np.ndarray:
+    """An array of the structs of format `name`, filled field by field; each value is cast to the field's type."""
+    format = named(name)
+    structs = np.empty(len(next(iter(fields.values()))), format.layout)
+    for field in format.layout.names:
+        structs[field] = fields[field]
+    return structs
 
 
 # --- plain numbers -------------------------------------------------------------------------------------------------
