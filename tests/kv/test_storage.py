@@ -1,5 +1,7 @@
 """Paged storage: what is written is read, moves are sequential, and quantized tokens are what their format says."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,9 +10,11 @@ torch = pytest.importorskip("torch")
 
 from labcore.attention.metadata import AttentionMetadata, AttentionShape  # noqa: E402
 from labcore.attention.reference import ReferenceAttention  # noqa: E402
-from labcore.attention.sdpa import SDPAAttention  # noqa: E402
+from labcore.attention.sdpa import FEW_QUERIES, SDPAAttention  # noqa: E402
+from labcore.core.draft import Branch  # noqa: E402
 from labcore.core.errors import InputError  # noqa: E402
 from labcore.core.step_plan import BlockMove, Move  # noqa: E402
+from labcore.kernels.cpu.attention import supports  # noqa: E402
 from labcore.kv.quantized import FP8, FP8_SCALED, INT4, INT8, kivi, per_token  # noqa: E402
 from labcore.kv.quantized_storage import LARGEST, QuantizedKVStorage  # noqa: E402
 from labcore.kv.storage import KVStorage  # noqa: E402
@@ -158,3 +162,40 @@ def test_block_zero_is_zeros_and_bytes_are_counted(kind):
 def test_a_format_that_cannot_quantize_one_token_is_refused(format):
     with pytest.raises(InputError, match="a paged cache quantizes each token alone"):
         QuantizedKVStorage(LAYERS, SHAPE, format=format)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_slots_are_copied_all_layers_and_all_read_before_any_is_written(kind):
+    storage, metadata, _, _ = filled(kind, [5, 2, 3])
+    slots = metadata.slot_mapping.tolist()
+    before = [contents(storage, metadata, layer) for layer in range(LAYERS)]
+    storage.copy_slots([slots[i] for i in (4, 5, 9)], [slots[i] for i in (3, 4, 5)])
+    for layer in range(LAYERS):
+        for old, new in zip(before[layer], contents(storage, metadata, layer), strict=True):
+            expected = old.clone()
+            expected[[3, 4, 5]] = old[[4, 5, 9]]
+            assert torch.equal(new, expected)
+
+
+def test_few_tokens_a_request_are_rows_of_one_compiled_pass():
+    """Every token a row of its own length; what a row needs of an earlier one in the same pass is stored by then."""
+    storage, _, k, v = filled("float", [5, 2, 3])
+    if not supports(storage.keys):
+        pytest.skip("this machine cannot compile the kernels")
+    several = AttentionMetadata(
+        torch.tensor([0, 3, 4]), torch.tensor([11, 7]), torch.tensor([[5, 2, 3], [1, 4, 0]], dtype=torch.int32),
+        torch.tensor([3 * SIZE, 3 * SIZE + 1, 3 * SIZE + 2, 4 * SIZE + 2]), 3, 11,
+    )  # fmt: skip
+    q, (new_k, new_v) = torch.randn(4, HEADS, DIM), random_kv(4, 7)
+    others = torch.tensor([block * SIZE + offset for block in (1, 4) for offset in range(SIZE)])
+    storage.write(0, others, k[:8], v[:8])
+    found = storage.decode_pass(several)(0, q, new_k, new_v)
+    storage.write(0, several.slot_mapping, new_k, new_v)
+    expected = ReferenceAttention(several, SHAPE)(q, storage.keys[0], storage.values[0])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_tree_or_many_tokens_are_not_a_compiled_pass():
+    storage, *_ = filled("float", [5, 2, 3])
+    assert storage.decode_pass(one_request([5, 2, 3], 12, new=FEW_QUERIES + 1)) is None
+    assert storage.decode_pass(replace(one_request([5], 3), branches={0: Branch(2, (2,))})) is None
