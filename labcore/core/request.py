@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from labcore.core.draft import is_chain
 from labcore.core.errors import InputError
 from labcore.core.sampling_params import SamplingParams
 
@@ -137,8 +138,9 @@ class Request:
 
     def take_draft(self, draft: Draft, room: int) -> None:
         """Verify the first `room` tokens of `draft` in the next step."""
-        self.spec_token_ids = draft.token_ids[:room]
-        self.spec_parents, self.spec_laws = draft.parents, draft.laws
+        draft = draft.first(room)
+        self.spec_token_ids, self.spec_laws = draft.token_ids, draft.laws
+        self.spec_parents = None if draft.parents is None or is_chain(draft.parents) else draft.parents
 
     def append_token(self, token_id: int) -> RequestStatus | None:
         """Add one sampled token to the answer; the status it ends with if that was the last, else None."""

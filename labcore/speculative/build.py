@@ -6,12 +6,24 @@ from collections.abc import Callable, Mapping
 from inspect import signature
 
 from labcore.core.errors import InputError
+from labcore.speculative.adaptive import adaptive
+from labcore.speculative.draft_model import draft_model
+from labcore.speculative.early_exit import EarlyExit
+from labcore.speculative.layer_skip import LayerSkip
+from labcore.speculative.lookahead import Lookahead
 from labcore.speculative.ngram import NgramProposer
 from labcore.speculative.proposer import Proposer, Target
+from labcore.speculative.suffix import SuffixProposer
 
 # name -> (target, **options) -> proposer
 METHODS: dict[str, Callable[..., Proposer]] = {
     "ngram": NgramProposer,
+    "suffix": SuffixProposer,
+    "draft_model": draft_model,
+    "early_exit": EarlyExit,
+    "layer_skip": LayerSkip,
+    "lookahead": Lookahead,
+    "adaptive": adaptive,
 }
 
 
