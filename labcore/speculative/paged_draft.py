@@ -196,8 +196,8 @@ def pass_inputs(
     lengths, ends = np.array(starts) + counts, counts.cumsum()
     tables = np.zeros((len(counts), -(-int(lengths.max()) // block_size)), np.int32)
     for row, (table, length) in enumerate(zip(block_tables, lengths.tolist(), strict=True)):
-        used = table[: -(-length // block_size)]
-        tables[row, : len(used)] = used
+        used = -(-length // block_size)
+        tables[row, :used] = table[:used]  # ValueError if the table is too short
     positions = np.arange(ends[-1]) + np.repeat(lengths - ends, counts)
     blocks = tables[np.repeat(np.arange(len(counts)), counts), positions // block_size].astype(np.int64)
     put: Callable[[np.ndarray], Tensor] = lambda array: torch.from_numpy(array).to(device)  # noqa: E731
