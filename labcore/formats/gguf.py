@@ -48,8 +48,9 @@ class TensorInfo:
 class GGUFFile:
     """A GGUF file opened for reading.
 
-    `metadata` maps keys to Python values (numbers, bool, str, list of str, numpy arrays for numeric arrays);
-    `tensors` maps names to TensorInfo in file order. Raises DataError for anything that is not a whole, sane file.
+    `metadata` maps keys to Python values (numbers, bool, str, list of str, numpy arrays for numeric arrays), `types`
+    maps them to the ids of their value types, `tensors` maps names to TensorInfo in file order.
+    Raises DataError for anything that is not a whole, sane file.
     """
 
     def __init__(self, path: str | Path):
@@ -60,7 +61,7 @@ class GGUFFile:
             raise DataError(f"{self.path}: the file is empty")
         mapped = np.memmap(self.path, dtype=np.uint8, mode="r")
         self._map, self._bytes = mapped._mmap, mapped.view(np.ndarray)
-        self.version, tensor_count, self.metadata, table = self._read_header()
+        self.version, tensor_count, self.metadata, self.types, table = self._read_header()
         self.tensors = self._place_tensors(table, tensor_count)
 
     def raw(self, name: str) -> np.ndarray:
@@ -94,7 +95,7 @@ class GGUFFile:
             raise DataError(f"{self.path}: metadata has no {key!r}")
         return value
 
-    def _read_header(self) -> tuple[int, int, dict, "_Cursor"]:
+    def _read_header(self) -> tuple[int, int, dict, dict[str, int], "_Cursor"]:
         cursor = _Cursor(self.path, memoryview(self._bytes))
         if bytes(cursor.take(4, "the magic number")) != b"GGUF":
             raise DataError(f"{self.path}: not a GGUF file (it does not begin with 'GGUF')")
@@ -103,13 +104,14 @@ class GGUFFile:
             kind = "big-endian" if version >> 24 in (2, 3) else f"version {version}"
             raise DataError(f"{self.path}: {kind} GGUF; versions 2 and 3, little-endian, can be read")
         tensor_count = cursor.number("<u8", "the tensor count")
-        metadata = {}
+        metadata, types = {}, {}
         for i in range(cursor.number("<u8", "the metadata count")):
             key = cursor.string(f"metadata key {i}")
             if key in metadata:
                 raise DataError(f"{self.path}: metadata key {key!r} appears twice")
-            metadata[key] = cursor.value(cursor.number("<u4", f"the type of {key!r}"), f"metadata {key!r}")
-        return version, tensor_count, metadata, cursor
+            types[key] = cursor.number("<u4", f"the type of {key!r}")
+            metadata[key] = cursor.value(types[key], f"metadata {key!r}")
+        return version, tensor_count, metadata, types, cursor
 
     def _place_tensors(self, cursor: "_Cursor", count: int) -> dict[str, TensorInfo]:
         alignment = self.metadata.get("general.alignment", 32)
