@@ -28,6 +28,7 @@ CALCULATORS = {
     "kv": widgets.kv_calculator("llama-3-70b", "h100-sxm", gpus=4, sequences=32),
     "size": widgets.size_calculator("mixtral-8x7b", "q4_k", kept="all but experts"),
     "utilization": widgets.formula_calculator("kv.paging.utilization", chart="S", S=16, n=1366),
+    "drafts": widgets.draft_planner("llama-3-70b", "a100-80-sxm", batch=64, context=8192),
     "measured": widgets.measured_roofline(MEASURED),
 }
 CONFIG = {

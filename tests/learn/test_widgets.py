@@ -18,11 +18,14 @@ import pytest
 from labcore import facts
 from labcore.core.errors import InputError
 from labcore.facts.browser import layer_groups
+from labcore.formulas import formula
 from labcore.learn import widgets
 from labcore.learn.widgets import base, bundle, environment, numbers, steps
 from labcore.learn.widgets.kv import STEPS as KV_STEPS
 from labcore.learn.widgets.roofline import CROSSOVERS, INTENSITIES, READS, TIMES
 from labcore.learn.widgets.size import STEPS as SIZE_STEPS
+from labcore.learn.widgets.speculation import ATTENTION, EXCHANGE, TOKENS
+from labcore.learn.widgets.speculation import TIMES as CYCLE
 from tests.conftest import skip_or_fail
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -271,10 +274,14 @@ def same_values(found, wanted):
     return True
 
 
-@pytest.mark.parametrize("make", [widgets.roofline_explorer, widgets.kv_calculator, widgets.size_calculator])
+@pytest.mark.parametrize(
+    "make", [widgets.roofline_explorer, widgets.kv_calculator, widgets.size_calculator, widgets.draft_planner]
+)
 def test_page_computes_what_python_computes(javascript, make):
     calculator = make()
-    states = drawn(calculator, make.__name__, 150)
+    states = drawn(
+        calculator, make.__name__, 40 if make is widgets.draft_planner else 150
+    )  # it runs its steps 18 times
     answers = javascript(*(["results", calculator.spec, s] for s in states))
     unknown = 0
     for state, answer in zip(states, answers, strict=True):
@@ -329,6 +336,26 @@ def test_figures_of_the_size_calculator():
     # gpt-oss-120b ships its experts in MXFP4 and the rest in BF16: 65.2 GB in its model card's checkpoint
     assert 65.0 < gb(model="gpt-oss-120b", format="mxfp4", kept="all but experts") < 65.5
     assert gb(model="llama-3-8b", kept="all but experts") == gb(model="llama-3-8b", kept="embeddings")
+
+
+def test_figures_of_the_draft_planner():
+    """Llama 3 70B on A100 (four gain what one does), acceptance 0.75, four free drafts."""
+    planner = widgets.draft_planner("llama-3-70b", "a100-80-sxm", alpha=0.75, cost=0, drafts=4)
+    at = lambda B, L: round(planner.results(B=B, L=L)["gain"], 2)  # noqa: E731
+    assert [at(16, 1), at(64, 1), at(128, 1), at(16, 32768), at(64, 8192)] == [3.05, 1.46, 0.73, 3.05, 2.04]
+    assert "K = 4 loses" in planner.summary(B=128, L=1) and "Do not speculate" in planner.summary(B=256, L=1)
+    practice = widgets.draft_planner(alpha=0.75, cost=0.125, drafts=8).results()
+    assert practice["K_best"] == 4 and round(practice["gain_best"], 3) == 2.034 and round(practice["gain"], 2) == 1.85
+    given = environment.environment(planner.spec["inputs"], drawn(planner, 4, 1)[0] | {"model": "deepseek-v3"})
+    gains = [steps.run(steps.plain(planner.spec["steps"]), given | {"K": K})["gain"] for K in range(1, 17)]
+    assert steps.run(planner.spec["steps"], given)["gain_best"] == max(gains)
+
+
+def test_a_mixture_of_experts_reads_more_to_verify():
+    """Two tokens instead of one hit 15.75 of 256 experts instead of 8; the rest of the weights is read once."""
+    r = widgets.draft_planner("deepseek-v3", drafts=1).results()
+    assert 1.5 < r["more_experts"] < formula["speculation.experts_ratio"](E=256, k=8, B=1, K=1) == 1.96875
+    assert r["v"] > 1 and widgets.draft_planner("llama-3-70b", drafts=1).results()["v"] == 1
 
 
 def test_attention_bound_by_arithmetic_takes_its_own_time():
@@ -397,6 +424,20 @@ def test_steps_find_the_smallest_whole_value():
     assert steps.run(listed, given | {"B": 1, "R": 1e12})["x"] is None
 
 
+def test_steps_find_the_best_whole_value():
+    listed = [
+        {"id": "y", "formula": "speculation.speedup"},
+        {"id": "K_best", "best": "K", "to": 12, "value": "y"},
+        {"id": "y_best", "at": "K", "from": "K_best", "value": "y"},
+    ]
+    known = steps.run(listed, {"alpha": 0.75, "c": 0.125, "K": 9})
+    assert (known["K_best"], round(known["y_best"], 3)) == (4, 2.034) and known["y"] < known["y_best"]
+    known = steps.run(listed, {"alpha": 0.75, "c": None, "K": 9})
+    assert known["K_best"] is None and known["y_best"] is None
+    even = [{"id": "y", "sum": [["K", 0]]}, {"id": "K_best", "best": "K", "to": 3, "value": "y"}]
+    assert steps.run(even, {"K": 2})["K_best"] == 1
+
+
 def test_steps_name_what_is_missing():
     with pytest.raises(InputError, match="'beta'"):
         steps.run([{"id": "R", "formula": "roofline.ridge"}], {"F": 1})
@@ -408,6 +449,7 @@ def test_every_step_is_used():
         (widgets.roofline_explorer(), READS + INTENSITIES + CROSSOVERS + TIMES),
         (widgets.kv_calculator(), KV_STEPS),
         (widgets.size_calculator(), SIZE_STEPS),
+        (widgets.draft_planner(), TOKENS + ATTENTION + CYCLE + EXCHANGE),
     ):
         spec = dict(calculator.spec)
         spec.pop("steps")

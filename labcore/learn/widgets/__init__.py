@@ -11,10 +11,12 @@ from labcore.learn.widgets.kv import kv_calculator
 from labcore.learn.widgets.measured import measured_roofline
 from labcore.learn.widgets.roofline import roofline_explorer
 from labcore.learn.widgets.size import size_calculator
+from labcore.learn.widgets.speculation import draft_planner
 
 __all__ = [
     "Calculator",
     "Widget",
+    "draft_planner",
     "formula_calculator",
     "kv_calculator",
     "measured_roofline",

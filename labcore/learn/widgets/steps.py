@@ -7,7 +7,9 @@ A formula's inputs are looked up among what is known under their own names; `wit
 id the first whose conditions hold counts. A value may be unknown (None: a config that does not tell the parameters);
 what needs it is unknown as well. Besides formulas there is bookkeeping: {"product": [a, b]}, {"ratio": [a, b]},
 {"sum": [[a, factor], …]}, and {"search": x, "value": v, "reaches": r}, the smallest whole x from 1 at which v is at
-least r, unknown if there is none up to 2**30; it may rest on any earlier step but another search.
+least r, unknown if there is none up to 2**30. {"best": x, "to": n, "value": v} is the whole x from 1 to n at which v is
+largest, the first of several, and {"at": x, "from": y, "value": v} is v if x were what y is. These three may rest
+on any earlier step but one of their own kinds.
 """
 
 from __future__ import annotations
@@ -85,14 +87,38 @@ def _search(step: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], given
     return high
 
 
+def _best(step: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], given: Known) -> int | None:
+    values = {x: run(earlier, given | {step["best"]: x})[step["value"]] for x in range(1, step["to"] + 1)}
+    there = [x for x, value in values.items() if value is not None]
+    return max(there, key=values.get) if there else None
+
+
+def _at(step: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], given: Known, x: float | None) -> float | None:
+    return None if x is None else run(earlier, given | {step["at"]: x})[step["value"]]
+
+
+def plain(steps: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The steps that do not run others."""
+    return [step for step in steps if not {"search", "best", "at"} & step.keys()]
+
+
+def _value(step: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], given: Known, known: Known) -> float | None:
+    if "search" in step:
+        return _search(step, earlier, given)
+    if "best" in step:
+        return _best(step, earlier, given)
+    if "at" in step:
+        return _at(step, earlier, given, known[step["from"]])
+    return _evaluate(step, known)
+
+
 def run(steps: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> Known:
     """`given` and everything the steps add to it. Raises InputError when a step names something that is not there."""
     known = dict(given)
     for i, step in enumerate(steps):
         known.setdefault(step["id"], None)
         if known[step["id"]] is None and holds(step.get("when"), known):
-            earlier = [s for s in steps[:i] if "search" not in s]
-            known[step["id"]] = _search(step, earlier, dict(given)) if "search" in step else _evaluate(step, known)
+            known[step["id"]] = _value(step, plain(steps[:i]), dict(given), known)
     return known
 
 

@@ -12,7 +12,7 @@
       const u = i / 80;
       return xlog ? range[0] * (range[1] / range[0]) ** u : range[0] + (range[1] - range[0]) * u;
     });
-    const runs = samples.map((v) => [v, W.steps.run(steps, { ...given, [spec.input]: v })]);
+    const runs = samples.map((v) => [v, W.steps.run(W.steps.plain(steps), { ...given, [spec.input]: v })]);
     const good = (v) => Number.isFinite(v) && (!ylog || v > 0);
     const values = [...runs.map(([, e]) => e), env].flatMap((e) => spec.results.map((r) => e[r.value])).filter(good);
     if (!values.length) return ui.el("p", { class: "labcore-note", text: "Nothing to draw for these inputs." });

@@ -35,6 +35,9 @@
     return step.sum.reduce((total, [, factor], i) => total + v[i] * factor, 0);
   }
 
+  // The steps that do not run others.
+  const plain = (steps) => steps.filter((s) => !s.search && !s.best && !s.at);
+
   // The smallest whole value of `step.search` at which `step.value` reaches `step.reaches`; null if none up to 2^30.
   function search(step, earlier, given) {
     const enough = (x) => {
@@ -55,13 +58,30 @@
     return high;
   }
 
+  // The whole value of `step.best` from 1 to `step.to` at which `step.value` is largest, the first of several.
+  function best(step, earlier, given) {
+    let [found, top] = [null, null];
+    for (let x = 1; x <= step.to; x++) {
+      const value = run(earlier, { ...given, [step.best]: x })[step.value];
+      if (value !== null && !(top >= value && top !== null)) [found, top] = [x, value];
+    }
+    return found;
+  }
+
+  // `step.value` if `step.at` were what `step.from` is.
+  const at = (step, earlier, given, env) => {
+    const x = env[step.from];
+    return x === null ? x : run(earlier, { ...given, [step.at]: x })[step.value];
+  };
+
   // `given` and everything the steps add to it. Of several steps with one id the first whose conditions hold counts.
   function run(steps, given) {
     const env = { ...given };
     steps.forEach((step, i) => {
       env[step.id] ??= null;
       if (env[step.id] !== null || !holds(step.when, env)) return;
-      env[step.id] = step.search ? search(step, steps.slice(0, i).filter((s) => !s.search), given) : evaluate(step, env);
+      const over = step.search ? search : step.best ? best : step.at ? at : 0;
+      env[step.id] = over ? over(step, plain(steps.slice(0, i)), given, env) : evaluate(step, env);
     });
     return env;
   }
@@ -72,5 +92,5 @@
     return found ? found.text.replace(/\{(\w+)(?:\|([^}]*))?\}/g, (_, name, unit) => W.ui.format(env[name], unit)) : "";
   }
 
-  W.steps = { run, holds, sentence };
+  W.steps = { run, holds, sentence, plain };
 })(globalThis.labcoreWidgets);
