@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from labcore.core.errors import InputError
+from labcore.model.agreement import kl_divergence, same_first
 from labcore.model.llama import Llama
 from labcore.model.tokenizer import Tokenizer
 
@@ -96,8 +97,8 @@ def compare(
             continue
         logp = logits.float().log_softmax(-1)
         nll.append(-logp[:, ids[following]])
-        kl.append((logp[0].exp() * (logp[0] - logp[1:])).sum(-1))
-        agree.append(logp[1:].argmax(-1) == logp[0].argmax())
+        kl.append(kl_divergence(logp[0], logp[1:]))
+        agree.append(same_first(logp[0], logp[1:]))
     perplexities = torch.stack(nll).mean(0).exp().tolist()
     kl_, top1 = torch.stack(kl), torch.stack(agree).float().mean(0)
     return {

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from labcore.core.errors import InputError
+from labcore.formats.groups import check_finite
 from labcore.quant.rtn import choose_grid, from_codes, to_codes
-from labcore.quant.spec import QuantizedWeight, QuantSpec, check_finite, check_weight
+from labcore.quant.spec import QuantizedWeight, QuantSpec, check_weight
 
 ORDERS, GROUPS = ("none", "act"), ("reference", "fresh", "static")
 MOST_DAMPING = 1.0

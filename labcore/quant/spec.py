@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from labcore.core.errors import InputError
+from labcore.formats.groups import check_finite
 from labcore.formats.packing import WIDTHS, packed_bytes
 
 
@@ -124,11 +125,3 @@ def check_weight(w: Tensor) -> None:
     if w.ndim != 2 or not w.numel():
         raise InputError(f"a weight of shape {tuple(w.shape)}; it must be a matrix [out, in]")
     check_finite(w, "weight")
-
-
-def check_finite(x: Tensor, what: str) -> None:
-    """InputError, naming the first place, if x holds NaN or infinity."""
-    finite = x.isfinite()
-    if not finite.all():
-        place = tuple((~finite).nonzero()[0].tolist())
-        raise InputError(f"{what} {list(place)} is {x[place].item()}; quantization needs finite numbers")
