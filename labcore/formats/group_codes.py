@@ -1,0 +1,51 @@
+"""Integer codes under scales of groups, the content that GPTQ's and AWQ's checkpoints pack in different orders."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from labcore.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class GroupCodes:
+    """w[o, i] ≈ scale[o, g] · (code[o, i] - zero[o, g]), where g is the group of column i.
+
+    codes: uint8 [out, in], below 2^bits; scale, zero: float [out, groups], the zero whole; g_idx: int64 [in], the group
+    of each column, None if columns lie in order, in groups of equal size. InputError if the parts do not fit together.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    zero: Tensor
+    bits: int
+    g_idx: Tensor | None = None
+
+    def __post_init__(self):
+        out, columns = self.codes.shape
+        groups = self.scale.shape[1]
+        if self.scale.shape != (out, groups) or self.zero.shape != self.scale.shape:
+            raise InputError(
+                f"scales {tuple(self.scale.shape)} and zeros {tuple(self.zero.shape)} for {out} rows; both must be "
+                f"[{out}, groups]"
+            )
+        if self.codes.numel() and int(self.codes.max()) >= 2**self.bits:
+            raise InputError(f"a code is {int(self.codes.max())}; {self.bits} bits hold 0 to {2**self.bits - 1}")
+        if self.g_idx is None and columns % groups:
+            raise InputError(f"{columns} columns are not a whole number of {groups} groups; give g_idx")
+        if self.g_idx is not None and (
+            len(self.g_idx) != columns or not 0 <= self.g_idx.min() <= self.g_idx.max() < groups
+        ):
+            raise InputError(f"g_idx must name one of the {groups} groups for each of the {columns} columns")
+
+    @property
+    def group_of_column(self) -> Tensor:
+        """int64 [in]."""
+        columns = self.codes.shape[1]
+        return torch.arange(columns) // (columns // self.scale.shape[1]) if self.g_idx is None else self.g_idx
+
+    def dequantize(self) -> Tensor:
+        """float32 [out, in]."""
+        group = self.group_of_column
+        return self.scale.float()[:, group] * (self.codes.float() - self.zero.float()[:, group])

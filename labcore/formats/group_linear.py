@@ -1,0 +1,76 @@
+"""A linear layer that computes from integer codes under scales of groups, through torch's CPU kernels.
+
+torch knows w = scale · (code - 8) + centre for codes of four bits, with groups of 32 to 256, and w = scale · code for
+codes of eight, with one scale a row. An integer zero fits both: scale · (code - zero) is scale · (code - 8) plus the
+constant scale · (8 - zero); and for eight bits, group by group, the same constant times the sum of the group's inputs.
+What has no kernel (odd shapes) computes from the dequantized weight, and says so in `path`.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from labcore.formats.group_codes import GroupCodes
+
+INT4_GROUPS, INT4_OUTPUTS = (32, 64, 128, 256), 16  # what _weight_int4pack_mm_for_cpu accepts; outputs: a multiple of
+
+
+class GroupLinear(nn.Module):
+    """y = x Ŵᵀ + b for x float32 [..., in].
+
+    path: "int4" (codes of up to 4 bits), "int8" (up to 8), or "dequantized". Act-order weights are served with their
+    columns, and x, sorted by group, if every group has as many; x is gathered once a call.
+    """
+
+    def __init__(self, weight: GroupCodes, bias: Tensor | None = None):
+        super().__init__()
+        self.register_buffer("bias", bias)
+        self.register_buffer("columns", None)
+        codes, self.path = weight.codes, _path(weight)
+        if self.path == "dequantized":
+            self.register_buffer("weight", weight.dequantize())
+            return
+        if weight.g_idx is not None:
+            self.columns = weight.g_idx.argsort(stable=True)
+            codes = codes[:, self.columns]
+        scale, zero = weight.scale.float().T, weight.zero.float().T  # [groups, out]
+        self.group = codes.shape[1] // len(scale)
+        if self.path == "int4":
+            pack = torch.ops.aten._convert_weight_to_int4pack_for_cpu
+            self.register_buffer("codes", pack(codes.int().contiguous(), 1))
+            self.register_buffer("scale_and_centre", torch.stack((scale, scale * (8 - zero)), -1).contiguous())
+        else:
+            middle = 2 ** (weight.bits - 1)
+            signed = (codes.int() - middle).to(torch.int8).unflatten(1, (-1, self.group)).transpose(0, 1)
+            self.register_buffer("codes", signed.contiguous())  # [groups, out, group]
+            self.register_buffer("scale", scale.contiguous())
+            self.register_buffer("centre", (scale * (middle - zero)).contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.path == "dequantized":
+            return F.linear(x, self.weight, self.bias)
+        shape, x = x.shape[:-1], x.flatten(0, -2)
+        if self.columns is not None:
+            x = x[:, self.columns]
+        y = self._int4(x.contiguous()) if self.path == "int4" else self._int8(x)
+        y = y.unflatten(0, shape)
+        return y if self.bias is None else y + self.bias
+
+    def _int4(self, x: Tensor) -> Tensor:
+        return torch.ops.aten._weight_int4pack_mm_for_cpu(x, self.codes, self.group, self.scale_and_centre)
+
+    def _int8(self, x: Tensor) -> Tensor:
+        y = x.unflatten(-1, (-1, self.group)).sum(-1) @ self.centre  # what the zeros add, from the sums of the groups
+        for part, codes, scale in zip(x.split(self.group, 1), self.codes, self.scale, strict=True):
+            y += torch._weight_int8pack_mm(part.contiguous(), codes, scale)
+        return y
+
+
+def _path(weight: GroupCodes) -> str:
+    out, columns = weight.codes.shape
+    groups = weight.scale.shape[1]
+    if columns % groups or (weight.g_idx is not None and weight.g_idx.bincount(minlength=groups).unique().numel() > 1):
+        return "dequantized"
+    if weight.bits <= 4 and columns // groups in INT4_GROUPS and out % INT4_OUTPUTS == 0:
+        return "int4"
+    return "int8"
