@@ -92,12 +92,7 @@ RESULTS = [
     {"id": "t_draft", "label": "Time of a draft step", "unit": "s"},
     {"id": "t_ver", "label": "Time of a verification", "unit": "s"},
     {"id": "v", "label": "A verification in plain steps", "unit": "1"},
-    {
-        "id": "more_experts",
-        "label": "Weights a verification reads, over a plain step's",
-        "unit": "×",
-        "show": [["moe", "=", 1]],
-    },
+    {"id": "more_experts", "label": "Weights it reads, over a plain step's (mixtures: more experts)", "unit": "×"},
     {"id": "gain", "label": "Speed-up", "unit": "×", "shape": "circle", "hue": "decode"},
     {
         "id": "gain_free",
