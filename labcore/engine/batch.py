@@ -24,7 +24,7 @@ class InputBatch:
 
     def __init__(self, scheduler: SchedulerConfig, cache: CacheConfig, device: torch.device | str = "cpu"):
         self.block_size, self.device = cache.block_size, device
-        longest = scheduler.max_model_len + scheduler.num_lookahead_tokens
+        longest = scheduler.max_model_len + scheduler.num_lookahead_tokens + scheduler.num_branch_tokens
         self.block_table = np.zeros((scheduler.max_num_seqs, -(-longest // cache.block_size)), np.int32)
         self.rows: dict[str, int] = {}
         self._free = list(range(scheduler.max_num_seqs))

@@ -94,12 +94,17 @@ def assemble(
     if speculative is not None:
         speculative, acceptance = _acceptance(speculative)
         proposer = _proposer(speculative, model, tokenizer, limits, started)
-        limits = replace(limits, num_lookahead_tokens=max(limits.num_lookahead_tokens, proposer.num_lookahead_tokens))
+        limits = replace(
+            limits,
+            num_lookahead_tokens=max(limits.num_lookahead_tokens, proposer.num_lookahead_tokens),
+            num_branch_tokens=max(limits.num_branch_tokens, proposer.num_branch_tokens),
+        )
     if cache.get("num_blocks") is None:
         beside = 0 if proposer is None else proposer.nbytes_per_token
         started = replace(started, num_blocks=_num_blocks(model, kv_cache_dtype, started, limits, beside))
     cache = started
-    limits = replace(limits, max_model_len=min(longest, (cache.num_blocks - 1) * cache.block_size))
+    room = (cache.num_blocks - 1) * cache.block_size - limits.num_branch_tokens
+    limits = replace(limits, max_model_len=min(longest, room))
     parts = model, new_storage(model, cache, kv_cache_dtype), limits, cache, backend
     if proposer is None:
         return EngineCore(Scheduler(limits, cache), ModelRunner(*parts), tokenizer)
@@ -164,7 +169,8 @@ def _num_blocks(
     budget = CPU_CACHE_BYTES if device.type == "cpu" else GPU_CACHE_SHARE * torch.cuda.mem_get_info(device)[0]
     each = new_storage(model, replace(cache, num_host_blocks=0), kv_cache_dtype).nbytes_per_block
     each += bytes_beside * cache.block_size
-    most = limits.max_num_seqs * -(-(limits.max_model_len + limits.num_lookahead_tokens) // cache.block_size)
+    slots = limits.max_model_len + limits.num_lookahead_tokens + limits.num_branch_tokens
+    most = limits.max_num_seqs * -(-slots // cache.block_size)
     return 1 + max(1, min(int(budget / each) - 1, most))
 
 

@@ -39,7 +39,8 @@ class SchedulerConfig:
     and answer end here; enable_chunked_prefill: a prompt may be computed over several steps;
     long_prefill_token_threshold: at most this many tokens of one request a step, 0 for no limit; policy: a key of
     `policies.POLICIES`; watermark: share of the blocks that admission leaves free while anything runs;
-    num_lookahead_tokens: slots beyond the step's own tokens that a draft model writes.
+    num_lookahead_tokens: slots beyond the step's own tokens that a draft model writes; num_branch_tokens: draft nodes
+    beside the longest branch, which take slots even where the answer may not grow as long.
     Raises InputError for a value, or a combination, with which some request could never go on.
     """
 
@@ -51,6 +52,7 @@ class SchedulerConfig:
     policy: str = "fcfs"
     watermark: float = 0.01
     num_lookahead_tokens: int = 0
+    num_branch_tokens: int = 0
 
     def __post_init__(self) -> None:
         _require(self, "max_num_seqs", self.max_num_seqs >= 1, "1 or more")
@@ -73,6 +75,7 @@ class SchedulerConfig:
         _require(self, "long_prefill_token_threshold", self.enable_chunked_prefill or not chunk, "0 without chunking")
         _require(self, "watermark", 0 <= self.watermark < 1, "0 or more and below 1")
         _require(self, "num_lookahead_tokens", self.num_lookahead_tokens >= 0, "0 or more")
+        _require(self, "num_branch_tokens", self.num_branch_tokens >= 0, "0 or more")
 
 
 def _require(config: object, name: str, holds: bool, rule: str) -> None:

@@ -6,7 +6,7 @@ prefix hits, preemptions and evictions are the rule. `run_trace(seed)` is one li
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from labcore.core.draft import Draft, depths
@@ -103,6 +103,7 @@ class Life:
         trees: bool = False,
     ):
         self.rng, self.events, self.vocabulary, self.trees = rng, events, vocabulary, trees
+        config = replace(config, num_branch_tokens=4 if trees else 0)
         self.scheduler = Scheduler(config, cache)
         self.proposer = rng.choice(PROPOSERS)
         self.runner = ShadowRunner(

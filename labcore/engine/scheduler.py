@@ -67,6 +67,7 @@ class Scheduler:
             )
         longest = min(request.max_total_tokens, config.max_model_len)
         stored = min(longest - 1 + config.num_lookahead_tokens, longest)  # the last token is never fed back
+        stored += config.num_branch_tokens
         step = config.max_num_batched_tokens + config.num_lookahead_tokens if self.policy.mixes else stored
         needed, there = self.manager.most_blocks(stored, step), self.manager.block_pool.num_usable_blocks
         if needed > there:
@@ -214,7 +215,8 @@ class Scheduler:
             if ended is not None:
                 self.finish_requests([name], ended)
             elif name in output.drafts:
-                request.take_draft(output.drafts[name], request.max_total_tokens - request.num_tokens - 1)
+                room = request.max_total_tokens - request.num_tokens - 1 + self.config.num_branch_tokens
+                request.take_draft(output.drafts[name], room)
         return advanced
 
     def finish_requests(self, names: str | Iterable[str], status: RequestStatus, error: str | None = None) -> None:

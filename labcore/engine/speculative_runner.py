@@ -7,26 +7,41 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from labcore.attention.metadata import Backend
 from labcore.core.draft import Draft
 from labcore.core.request import Request
 from labcore.core.step_plan import BlockMove, ScheduledRequest, StepOutput, StepPlan
+from labcore.engine.config import CacheConfig, SchedulerConfig
 from labcore.engine.runner import ModelRunner, PagedAttend
 from labcore.engine.stats import StepRecord
 from labcore.engine.tree_rows import accepted_slots
 from labcore.engine.verify import Verdict, verify
+from labcore.kv.storage import KVStorage
+from labcore.model.llama import Llama
 from labcore.speculative.proposer import Proposer, SpeculationRow, SpeculationStep
 
 
 class SpeculativeRunner(ModelRunner):
     """A ModelRunner whose requests may have drafts. acceptance: "exact", or "typical", which is lossy (`verify`)."""
 
-    def __init__(self, *arguments, proposer: Proposer, acceptance: str = "exact", **options):
-        super().__init__(*arguments, **options)
-        self.proposer, self.acceptance = proposer, acceptance
+    def __init__(
+        self,
+        model: Llama,
+        storage: KVStorage,
+        scheduler: SchedulerConfig,
+        cache: CacheConfig,
+        backend: Backend | None = None,
+        *,
+        proposer: Proposer,
+        acceptance: str = "exact",
+    ):
+        super().__init__(model, storage, scheduler, cache, backend)
+        self.proposer, self.acceptance, self.num_branch_tokens = proposer, acceptance, scheduler.num_branch_tokens
         self.moves: list[BlockMove] = []  # not yet shown to the proposer
         self.step: SpeculationStep | None = None  # the pass that runs, its verdicts by request id, its likeliest tokens
         self.verdicts: dict[str, Verdict] = {}
         self.best: list[int] = []
+        self.left: dict[str, int] = {}  # request id -> tokens that may still come behind the one after its last
         proposer.attach(self.storage)
 
     @torch.inference_mode()
@@ -86,14 +101,17 @@ class SpeculativeRunner(ModelRunner):
 
     def propose(self, scheduled: Sequence[ScheduledRequest]) -> dict[str, Draft]:
         """Show the proposer the step; its drafts, none longer than there is room for."""
-        step, begin = self.step, 0
+        step, begin, self.left = self.step, 0, {}
         for one in scheduled:
             step.rows.append(self._observed(one, begin))
             begin += one.num_tokens
         step.moves, self.moves = self.moves, []
-        room = {row.request_id: row.room for row in step.rows}
-        drafts = self.proposer.propose(step)
-        return {name: draft.first(room[name]) for name, draft in drafts.items() if room[name] and draft.token_ids}
+        room, drafts = {row.request_id: row.room for row in step.rows}, {}
+        for name, draft in self.proposer.propose(step).items():
+            draft = draft.first(room[name] if draft.parents is not None else min(room[name], self.left[name]))
+            if draft.token_ids:
+                drafts[name] = draft
+        return drafts
 
     def _observed(self, one: ScheduledRequest, begin: int) -> SpeculationRow:
         """The row whose tokens begin at `begin` of the pass, as a proposer sees it."""
@@ -117,12 +135,13 @@ class SpeculativeRunner(ModelRunner):
         )
 
     def _room(self, request: Request, tokens: list[int]) -> int:
-        """Draft tokens that can be of use behind these new tokens of `request`."""
+        """Draft tokens that can be of use behind these new tokens of `request`; `left` notes how many of a chain."""
         params, count = request.sampling_params, request.num_output_tokens
         ends = request.stop_ids.intersection(tokens[max(0, params.min_tokens - count - 1) :])
-        if not tokens or ends:
+        left = self.left[request.request_id] = request.max_total_tokens - request.num_tokens - len(tokens) - 1
+        if not tokens or ends or left <= 0:
             return 0
         most = self.proposer.num_tokens
         if params.num_draft_tokens is not None:
             most = min(most, params.num_draft_tokens)
-        return max(0, min(most, request.max_total_tokens - request.num_tokens - len(tokens) - 1))
+        return min(most, left + self.num_branch_tokens)

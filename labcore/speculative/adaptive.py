@@ -24,6 +24,7 @@ from labcore.core.errors import InputError
 from labcore.kv.storage import KVStorage
 from labcore.speculative.proposer import Proposer, SpeculationRow, SpeculationStep, Target
 
+COPIED = "num_tokens", "num_branch_tokens", "num_lookahead_tokens", "taps", "reads_hidden", "nbytes_per_token"
 LATEST = 9  # measurements of a kind whose median counts: one that an interruption prolonged does not
 HALF_LIFE = 32  # verified tokens after which an observation counts half
 PRIOR, PRIOR_TOKENS = 0.7, 4  # alpha of a request without a past, and how many tokens' worth of one that is
@@ -87,7 +88,7 @@ class Adaptive(Proposer):
         if probe < 1:
             raise InputError(f"probe={probe}: must be 1 step or more")
         self.inner, self.probe, self.clock = inner, probe, clock
-        for name in ("num_tokens", "num_lookahead_tokens", "taps", "reads_hidden", "nbytes_per_token"):
+        for name in COPIED:
             setattr(self, name, getattr(inner, name))
         self.acceptance: dict[str, Acceptance] = {}
         self.passes, self.drafting = Stopwatch(), Stopwatch()

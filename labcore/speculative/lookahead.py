@@ -71,6 +71,7 @@ class Lookahead(Proposer):
         self.window, self.ngram, self.guesses = window, ngram, guesses
         widest = max(levels * (window + ngram - 1 - levels) for levels in range(1, ngram))
         self.num_tokens = guesses * (ngram - 1) + widest
+        self.num_branch_tokens = self.num_tokens - (ngram - 1)
         self.requests: dict[str, Trajectories] = {}
 
     def propose(self, step: SpeculationStep) -> dict[str, Draft]:

@@ -71,11 +71,13 @@ class SpeculationStep:
 
 
 class Proposer:
-    """num_tokens: most nodes of a draft; num_lookahead_tokens: slots behind the step's tokens that it writes; taps:
-    layers whose outputs it reads; reads_hidden: whether it needs `hidden`; nbytes_per_token: what it stores for each
-    cached token beside the target's keys and values."""
+    """num_tokens: most nodes of a draft; num_branch_tokens: those of them beside its longest branch, 0 for chains;
+    num_lookahead_tokens: slots behind the step's tokens that it writes; taps: layers whose outputs it reads;
+    reads_hidden: whether it needs `hidden`; nbytes_per_token: what it stores for each cached token beside the target's
+    keys and values."""
 
     num_tokens: int = 0
+    num_branch_tokens: int = 0
     num_lookahead_tokens: int = 0
     taps: tuple[int, ...] = ()
     reads_hidden: bool = False

@@ -71,6 +71,8 @@ class SuffixTrie:
 
     def _drop_oldest(self) -> None:
         """Forget the runs that begin with the oldest token."""
+        while self.texts[0].first == len(self.texts[0].token_ids):
+            self.texts.popleft()
         text, node = self.texts[0], self.root
         for token in text.token_ids[text.first : text.first + self.depth]:
             child = node.children[token]
@@ -80,8 +82,6 @@ class SuffixTrie:
             node = child
         text.first += 1
         self.num_tokens -= 1
-        if text.first == len(text.token_ids) and len(self.texts) > 1:
-            self.texts.popleft()
 
     def longest(self, token_ids: Sequence[int]) -> tuple[Node, int]:
         """The node of the longest suffix that was ever continued, and the suffix's length; (root, 0) if none was."""
@@ -147,6 +147,7 @@ class SuffixProposer(Proposer):
         if not factor > 0 or not 0 < min_probability <= 1:
             raise InputError(f"factor={factor}, min_probability={min_probability}: must be above 0, the latter up to 1")
         self.num_tokens, self.factor, self.branches = num_tokens, factor, branches
+        self.num_branch_tokens = num_tokens - 1 if branches else 0
         self.min_probability, self.depth, self.capacity = min_probability, depth, capacity
         self.shared = SuffixTrie(depth, shared_capacity) if shared_capacity else None
         self.own: dict[str, tuple[SuffixTrie, Text, int]] = {}  # with the length of the prompt

@@ -63,7 +63,7 @@ def test_batches_follow_random_plans():
         rng = Random(seed)
         config, cache = random_config(rng)
         life = CheckedLife(rng, config, cache, trees=seed % 2 == 1)
-        life.batch, life.built = InputBatch(config, cache), 0
+        life.batch, life.built = InputBatch(life.scheduler.config, cache), 0
         life.run(random_requests(rng, rng.randint(2, 10), 3))
         assert not life.batch.rows
         built += life.built
