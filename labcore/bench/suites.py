@@ -18,6 +18,7 @@ from labcore.core.errors import FetchError, InputError
 
 CPU_SUITES: dict[str, str] = {
     "working_set": "labcore.bench.working_set:suite",
+    "formats": "labcore.formats.bench:suite",
     "decode": "labcore.model.bench:decode_suite",
     "roofline": "labcore.model.bench_roofline:suite",
     "memory": "labcore.model.bench:memory_suite",

@@ -3,7 +3,9 @@
 torch knows w = scale · (code - 8) + centre for codes of four bits, with groups of 32 to 256, and w = scale · code for
 codes of eight, with one scale a row. An integer zero fits both: scale · (code - zero) is scale · (code - 8) plus the
 constant scale · (8 - zero); and for eight bits, group by group, the same constant times the sum of the group's inputs.
-What has no kernel (odd shapes) computes from the dequantized weight, and says so in `path`.
+The kernels are vectorized for bf16 inputs only, so x is rounded to bf16 on its way in: right for a decode step, whose
+time is the bytes of the weight. What has no kernel (odd shapes) computes from the dequantized weight, and says so in
+`path`.
 """
 
 import torch
@@ -16,9 +18,10 @@ INT4_GROUPS, INT4_OUTPUTS = (32, 64, 128, 256), 16  # what _weight_int4pack_mm_f
 
 
 class GroupLinear(nn.Module):
-    """y = x Ŵᵀ + b for x float32 [..., in].
+    """y = x Ŵᵀ + b for x [..., in], in the type of x.
 
-    path: "int4" (codes of up to 4 bits), "int8" (up to 8), or "dequantized". Act-order weights are served with their
+    path: "int4" (codes of up to 4 bits; scales and centres are rounded to bf16 too), "int8" (up to 8; scales in fp32),
+    or "dequantized". Act-order weights are served with their
     columns, and x, sorted by group, if every group has as many; x is gathered once a call.
     """
 
@@ -38,31 +41,33 @@ class GroupLinear(nn.Module):
         if self.path == "int4":
             pack = torch.ops.aten._convert_weight_to_int4pack_for_cpu
             self.register_buffer("codes", pack(codes.int().contiguous(), 1))
-            self.register_buffer("scale_and_centre", torch.stack((scale, scale * (8 - zero)), -1).contiguous())
+            self.register_buffer("scale_and_centre", torch.stack((scale, scale * (8 - zero)), -1).bfloat16())
         else:
             middle = 2 ** (weight.bits - 1)
             signed = (codes.int() - middle).to(torch.int8).unflatten(1, (-1, self.group)).transpose(0, 1)
             self.register_buffer("codes", signed.contiguous())  # [groups, out, group]
             self.register_buffer("scale", scale.contiguous())
+            self.register_buffer("ones", torch.ones(len(codes), dtype=torch.bfloat16))
             self.register_buffer("centre", (scale * (middle - zero)).contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
         if self.path == "dequantized":
-            return F.linear(x, self.weight, self.bias)
-        shape, x = x.shape[:-1], x.flatten(0, -2)
+            return F.linear(x, self.weight.to(x.dtype), bias)
+        rows = x.flatten(0, -2)
         if self.columns is not None:
-            x = x[:, self.columns]
-        y = self._int4(x.contiguous()) if self.path == "int4" else self._int8(x)
-        y = y.unflatten(0, shape)
-        return y if self.bias is None else y + self.bias
+            rows = rows[:, self.columns]
+        y = self._int4(rows.bfloat16().contiguous()) if self.path == "int4" else self._int8(rows)
+        y = y.to(x.dtype).unflatten(0, x.shape[:-1])
+        return y if bias is None else y + bias
 
     def _int4(self, x: Tensor) -> Tensor:
         return torch.ops.aten._weight_int4pack_mm_for_cpu(x, self.codes, self.group, self.scale_and_centre)
 
     def _int8(self, x: Tensor) -> Tensor:
-        y = x.unflatten(-1, (-1, self.group)).sum(-1) @ self.centre  # what the zeros add, from the sums of the groups
-        for part, codes, scale in zip(x.split(self.group, 1), self.codes, self.scale, strict=True):
-            y += torch._weight_int8pack_mm(part.contiguous(), codes, scale)
+        y = x.float().unflatten(-1, (-1, self.group)).sum(-1) @ self.centre  # what the zeros add to each output
+        for part, codes, scale in zip(x.bfloat16().split(self.group, 1), self.codes, self.scale, strict=True):
+            y.addcmul_(torch._weight_int8pack_mm(part.contiguous(), codes, self.ones), scale)
         return y
 
 
