@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from labcore.core.errors import InputError
+from labcore.formats.group_codes import GroupCodes
 from labcore.formats.groups import check_finite
 from labcore.formats.packing import WIDTHS, packed_bytes
 
@@ -79,6 +80,10 @@ class QuantizedWeight:
         if self.g_idx is not None:
             return parameter[:, self.g_idx]
         return parameter.repeat_interleave(self.codes.shape[1] // parameter.shape[1], dim=1)
+
+    def group_codes(self) -> GroupCodes:
+        """The same for labcore.formats: to serve it from its codes (GroupLinear), or to write it into a checkpoint."""
+        return GroupCodes(self.codes, self.scale, self.zero, self.spec.bits, self.g_idx)
 
     def stored(self) -> "QuantizedWeight":
         """The weight as a file keeps it: scales rounded to fp16. InputError if one does not fit into fp16."""

@@ -21,6 +21,7 @@ from labcore.quant.calibrate import linears
 from labcore.quant.spec import check_weight, code_bytes
 
 OUTLIERS, SENSITIVE = 0.004, 0.0005  # shares of a matrix that are stored sparsely
+ITERATIONS = 50  # of Lloyd's algorithm, as in nuq.py
 
 
 @dataclass(frozen=True)
@@ -95,53 +96,76 @@ def _largest(x: Tensor, share: float) -> Tensor:
     return mask.view(x.shape)
 
 
-def weighted_kmeans(x: Tensor, weight: Tensor, k: int, iterations: int = 100) -> tuple[Tensor, Tensor]:
+def weighted_kmeans(x: Tensor, weight: Tensor, k: int, edges: int = 128) -> tuple[Tensor, Tensor]:
     """Levels [rows, k], ascending, and codes uint8 [rows, n] that make Σ weight · (x - level)² small in each row.
 
-    In one dimension clusters are intervals: with x sorted, a cluster's sums are differences of running sums. Lloyd's
-    iterations run from two starts, and each row keeps the better end. A row without weight is taken as evenly weighted.
+    In one dimension the clusters of sorted x are intervals, and the best ones follow from the best ones of fewer levels
+    over a beginning of the row. `_best_intervals` goes through all of them for up to `edges` numbers a row (exact); of
+    more numbers it considers so many interval ends, and Lloyd's iterations settle between them. A row without weight
+    counts as evenly weighted. x, weight: [rows, n].
     """
     x, place = x.double().sort(dim=1)
     weight = weight.double().gather(1, place)
     weight = torch.where(weight.sum(1, keepdim=True) > 0, weight, 1.0)
-    sums = [F.pad((weight * x**power).cumsum(1), (1, 0)) for power in (0, 1)]
-    best, least = None, None
-    for levels in (_by_density(x, weight, k), _even(x, k)):
-        for _ in range(iterations):
-            moved = _centres(x, sums, levels)
-            if torch.equal(moved, levels):
-                break
-            levels = moved
-        cost = (weight * (x - levels.gather(1, _nearest(x, levels))) ** 2).sum(1)
-        better = torch.ones_like(cost, dtype=torch.bool) if least is None else cost < least
-        best = levels if best is None else torch.where(better[:, None], levels, best)
-        least = cost if least is None else torch.where(better, cost, least)
-    codes = torch.empty_like(place).scatter_(1, place, _nearest(x, best))
-    return best.float(), codes.to(torch.uint8)
+    sums = torch.stack([F.pad((weight * x**power).cumsum(1), (1, 0)) for power in range(3)])  # [3, rows, n + 1]
+    step = max(1, 2**22 // (edges + 1) ** 2)  # rows at a time, so that the tables stay small
+    ends = torch.cat(
+        [
+            _best_intervals(*part, k, edges)
+            for part in zip(x.split(step), weight.split(step), sums.split(step, 1), strict=True)
+        ]
+    )
+    levels = _means(x, sums, ends, x.gather(1, ends[:, :-1].clamp(max=x.shape[1] - 1)))
+    for _ in range(ITERATIONS):
+        moved = _means(x, sums, F.pad(F.pad(_split(x, levels), (1, 0)), (0, 1), value=x.shape[1]), levels)
+        if torch.equal(moved, levels):
+            break
+        levels = moved
+    levels = levels.sort(1).values
+    middles = ((levels[:, 1:] + levels[:, :-1]) / 2).contiguous()
+    codes = torch.empty_like(place).scatter_(1, place, torch.searchsorted(middles, x.contiguous()))
+    return levels.float(), codes.to(torch.uint8)
 
 
-def _nearest(x: Tensor, levels: Tensor) -> Tensor:
-    """Index of the nearest of the ascending levels [rows, k] for each x [rows, n]."""
-    return torch.searchsorted(((levels[:, 1:] + levels[:, :-1]) / 2).contiguous(), x.contiguous())
+def _best_intervals(x: Tensor, weight: Tensor, sums: Tensor, k: int, edges: int) -> Tensor:
+    """Where the best k intervals of each row begin and end, int64 [rows, k + 1], among the candidate edges.
+
+    loss[j][b], the least loss of the first b candidates with j intervals, is min over a of loss[j - 1][a] + cost(a, b).
+    """
+    at = _candidates(x, weight, edges)  # [rows, candidates]
+    mass, moment, square = (one.gather(1, at) for one in sums)
+    between = [one[:, None, :] - one[:, :, None] for one in (mass, moment, square)]  # [rows, from, to]
+    cost = between[2] - between[1] ** 2 / torch.where(between[0] > 0, between[0], 1.0)
+    cost = cost.clamp(min=0).masked_fill(torch.ones_like(cost, dtype=torch.bool).tril(-1), torch.inf)
+    loss, origins = cost[:, 0], []
+    for _ in range(k - 1):
+        loss, origin = (loss[:, :, None] + cost).min(1)
+        origins.append(origin)
+    ends = [torch.full((len(x), 1), at.shape[1] - 1)]
+    for origin in reversed(origins):
+        ends.append(origin.gather(1, ends[-1]))
+    return at.gather(1, torch.cat([torch.zeros_like(ends[0]), *reversed(ends)], dim=1))
 
 
-def _centres(x: Tensor, sums: list[Tensor], levels: Tensor) -> Tensor:
-    """The weighted mean of every level's cluster; a level without weight stays."""
-    ends = torch.searchsorted(x, ((levels[:, 1:] + levels[:, :-1]) / 2).contiguous(), right=True)
-    edges = F.pad(F.pad(ends, (1, 0)), (0, 1), value=x.shape[1])
-    mass, moment = (one.gather(1, edges).diff(dim=1) for one in sums)
-    return torch.where(mass > 0, moment / mass.clamp(min=torch.finfo(x.dtype).tiny), levels).sort(1).values
-
-
-def _by_density(x: Tensor, weight: Tensor, k: int) -> Tensor:
-    """A start whose levels are as dense as the best ones are for large k: the cube root of weight times density."""
+def _candidates(x: Tensor, weight: Tensor, edges: int) -> Tensor:
+    """Places 0 … n of the sorted row at which an interval may end: all, or `edges` + 1 that lie as densely as the best
+    levels do when there are many, by the cube root of weight times density."""
+    n = x.shape[1]
+    if n <= edges:
+        return torch.arange(n + 1).expand(len(x), -1)
     gap = F.pad(x.diff(dim=1), (1, 1), mode="replicate").unfold(1, 2, 1).mean(-1)
-    mass = weight.pow(1 / 3) * gap.clamp(min=1e-30).pow(2 / 3)
-    share = mass.cumsum(1) / mass.sum(1, keepdim=True)
-    wanted = (torch.arange(k, dtype=x.dtype) + 0.5).expand(len(x), -1) / k
-    return x.gather(1, torch.searchsorted(share, wanted.contiguous()).clamp(max=x.shape[1] - 1))
+    share = (weight.pow(1 / 3) * gap.pow(2 / 3) + 1e-30).cumsum(1)
+    wanted = share[:, -1:] * (torch.arange(1, edges, dtype=x.dtype) / edges)
+    inner = torch.searchsorted(share, wanted)
+    return F.pad(F.pad(inner, (1, 0)), (0, 1), value=n)
 
 
-def _even(x: Tensor, k: int) -> Tensor:
-    """A start that spreads the levels evenly over the row's range."""
-    return x[:, :1] + (x[:, -1:] - x[:, :1]) * (torch.arange(k, dtype=x.dtype) + 0.5) / k
+def _split(x: Tensor, levels: Tensor) -> Tensor:
+    """Where each row goes over from one level's cluster to the next's."""
+    return torch.searchsorted(x, ((levels[:, 1:] + levels[:, :-1]) / 2).contiguous(), right=True)
+
+
+def _means(x: Tensor, sums: Tensor, ends: Tensor, otherwise: Tensor) -> Tensor:
+    """The weighted mean of each interval, in one without weight `otherwise`."""
+    mass, moment = (one.gather(1, ends).diff(dim=1) for one in sums[:2])
+    return torch.where(mass > 0, moment / torch.where(mass > 0, mass, 1.0), otherwise)
