@@ -20,6 +20,7 @@ from torch import Tensor
 
 from labcore.attention.metadata import AttentionMetadata, StepInputs
 from labcore.core.draft import Draft
+from labcore.kv.block_pool import NULL_BLOCK
 from labcore.kv.paged_attend import PagedAttend
 from labcore.kv.storage import KVStorage
 from labcore.model.llama import Llama
@@ -31,8 +32,8 @@ from labcore.speculative.stamps import ROOT, Stamps
 @dataclass(slots=True)
 class Chain:
     """A request's draft as it grows. pending: tokens to run next, the first of them at position `start`; prefix: the
-    number (see `stamps`) of everything before it; count: how many tokens are to be drafted; laws: what they were drawn
-    from, nothing for a greedy request."""
+    number (see `stamps`) of everything that is stamped; count: how many tokens are to be drafted; laws: what they were
+    drawn from, nothing for a greedy request."""
 
     row: SpeculationRow
     pending: list[int]
@@ -157,25 +158,38 @@ class PagedDraft(ChainProposer):
     def propose(self, step: SpeculationStep) -> dict[str, Draft]:
         self.storage.move(step.moves)
         self.stamps.move(step.moves)
-        return super().propose(step)
+        try:
+            return super().propose(step)
+        except BaseException:
+            self.stamps.clear()  # slots were stamped for a pass that did not end
+            raise
 
     def chain(self, row: SpeculationRow, num_computed: int) -> Chain | None:
-        """A chunk of a prompt is followed at once; later tokens, when the request may speculate."""
+        """A chunk of a prompt is followed at once; later tokens, when the request may speculate.
+
+        Slots are stamped before they are written: a later row of the step, which hits the same prefix, may read them in
+        the same pass.
+        """
         if row.room:
             end = len(row.token_ids)
         elif num_computed <= row.num_prompt_tokens:
             end = num_computed
         else:
             return None
-        count = min(self.num_tokens, row.room)
+        count, size, table = min(self.num_tokens, row.room), self.stamps.block_size, row.block_ids
         if end + count > self.model.config.context:
             return None
         checked = end - 1 if count else end  # the last token is run in any case, for its logits are wanted
-        start, prefix = self.stamps.lag(row.request_id, row.token_ids, row.block_ids, checked)
-        return Chain(row, row.token_ids[start:end], start, count, prefix) if start < end else None
+        start, prefix = self.stamps.lag(row.request_id, row.token_ids, table, checked)
+        if start == end or table[self.storage.shape.first_visible(start) // size] == NULL_BLOCK:
+            return None  # nothing to run; or a sliding window has forgotten what it would need
+        pending = row.token_ids[start:end]
+        slots = [table[place // size] * size + place % size for place in range(start, end)]
+        return Chain(row, pending, start, count, self.stamps.write(prefix, pending, slots))
 
     def ran(self, chain: Chain, slots: Iterable[int]) -> None:
-        chain.prefix = self.stamps.write(chain.prefix, chain.pending, slots)
+        if chain.drafted:
+            chain.prefix = self.stamps.write(chain.prefix, chain.pending, slots)
 
     def forget(self, request_ids: Iterable[str]) -> None:
         names = list(request_ids)

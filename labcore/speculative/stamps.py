@@ -63,6 +63,12 @@ class Stamps:
             self.device[slot] = prefix = extend(prefix, token)
         return prefix
 
+    def clear(self) -> None:
+        """Trust nothing any more."""
+        for stamps in (self.device, self.host):
+            stamps[:] = [UNWRITTEN] * len(stamps)
+        self.right.clear()
+
     def forget(self, request_ids: Iterable[str]) -> None:
         """These requests lost their block tables; what the blocks hold stays known."""
         for name in request_ids:
