@@ -8,9 +8,11 @@ from inspect import signature
 from labcore.core.errors import InputError
 from labcore.speculative.adaptive import adaptive
 from labcore.speculative.draft_model import draft_model
+from labcore.speculative.eagle import eagle, eagle3
 from labcore.speculative.early_exit import EarlyExit
 from labcore.speculative.layer_skip import LayerSkip
 from labcore.speculative.lookahead import Lookahead
+from labcore.speculative.medusa import medusa
 from labcore.speculative.ngram import NgramProposer
 from labcore.speculative.proposer import Proposer, Target
 from labcore.speculative.suffix import SuffixProposer
@@ -23,6 +25,9 @@ METHODS: dict[str, Callable[..., Proposer]] = {
     "early_exit": EarlyExit,
     "layer_skip": LayerSkip,
     "lookahead": Lookahead,
+    "medusa": medusa,
+    "eagle": eagle,
+    "eagle3": eagle3,
     "adaptive": adaptive,
 }
 

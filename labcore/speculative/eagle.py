@@ -75,7 +75,7 @@ class EagleProposer(Proposer):
         self.storage.move(step.moves)
         growing = going = self._follow(step)
         for depth in range(self.depth):
-            going = [one for one in going if depth < one.row.room]
+            going = [one for one in going if depth < one.row.room and self._fits(one)]
             if going and depth:
                 self._expand(going)
             if going:
@@ -103,6 +103,10 @@ class EagleProposer(Proposer):
             for row, start, next_, end in zip(rows, starts, following, ends, strict=True)
             if row.room > 0
         ]
+
+    def _fits(self, one: Growing) -> bool:
+        """Whether every node that is to be expanded has a slot; near the end of an answer a wide tree runs out."""
+        return one.end + len(one.tree.expanded) <= len(one.row.block_ids) * self.storage.shape.block_size
 
     def _guess(self, growing: Sequence[Growing]) -> None:
         """Candidates behind every node of every frontier."""

@@ -7,6 +7,8 @@ the ids of the draft vocabulary, the target's sizes, the draft's own, and what t
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +19,8 @@ from torch import Tensor, nn
 from labcore.core.errors import DataError
 from labcore.formats.blocks import BlockFormat
 from labcore.formats.gguf import GGUFFile
+from labcore.formats.gguf_writer import Tensor as Stored
+from labcore.formats.gguf_writer import write_gguf
 from labcore.kernels.cpu.linear import BlockLinear
 from labcore.model.compiled import CompiledStack, products
 from labcore.model.config import DecoderConfig
@@ -24,6 +28,7 @@ from labcore.model.llama import Llama
 from labcore.model.loader import replace_module
 from labcore.speculative.reduced_head import ReducedHead
 
+FORMAT = "Q8_0"
 WEIGHTS = Path(__file__).with_name("weights")
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -72,3 +77,20 @@ class Weights:
         for name, parameter in module.named_parameters():
             parameter.data = self.tensor(name)
         return module.to(self.target.norm.weight.device).eval().requires_grad_(False)
+
+
+def write_weights(path: str | Path, module: nn.Module, head: ReducedHead, facts: Mapping) -> Path:
+    """Write what `Weights` reads: the parameters of `module`, matrices in Q8_0 and vectors in float32, the draft
+    vocabulary of `head`, and `facts`, which JSON can hold. InputError for weights that are not finite."""
+    config = getattr(module, "config", None)
+    facts = {
+        "target": {"hidden": head.width, "vocab": head.vocab},
+        **({} if config is None else {"config": asdict(config)}),
+        **facts,
+    }
+    tensors = {
+        name: Stored.encode(parameter.detach().numpy(), FORMAT if parameter.ndim > 1 else "F32")
+        for name, parameter in module.named_parameters()
+    }
+    metadata = {"draft.facts": json.dumps(facts), "draft.token_ids": head.token_ids.numpy().astype(np.int32)}
+    return write_gguf(path, metadata, tensors)
