@@ -9,9 +9,10 @@ from itertools import pairwise
 
 from labcore.core.errors import InputError
 from labcore.model import pretokenizer
-from labcore.model.tokenizer import byte_alphabet
+from labcore.model.tokenizer import Tokenizer, byte_alphabet
 
 END_OF_TEXT = "<|endoftext|>"  # id 0: stands between two texts
+PRE_TOKENIZER = "smollm"  # GPT-2's words, and every digit a word of its own
 Pair = tuple[str, str]
 
 
@@ -23,7 +24,7 @@ def train(text: str, vocab: int) -> tuple[list[str], list[Pair]]:
     alphabet = byte_alphabet()
     if vocab < len(alphabet) + 1:
         raise InputError(f"vocab={vocab}: the 256 bytes and {END_OF_TEXT} alone are {len(alphabet) + 1}")
-    counts = Counter(pretokenizer.split(text, pretokenizer.by_name("smollm")))
+    counts = Counter(pretokenizer.split(text, pretokenizer.by_name(PRE_TOKENIZER)))
     words = [([alphabet[byte] for byte in word.encode()], count) for word, count in counts.items()]
     pairs: Counter[Pair] = Counter()
     where: defaultdict[Pair, set[int]] = defaultdict(set)  # pair -> words that hold it, or once did
@@ -63,8 +64,14 @@ def _merge(word: list[str], pair: Pair) -> list[str]:
     return out
 
 
+def tokenizer(tokens: list[str], merges: list[Pair]) -> Tokenizer:
+    """The tokenizer of a trained vocabulary; the one that is read from `tokenizer_json` is the same."""
+    stages = pretokenizer.by_name(PRE_TOKENIZER)
+    return Tokenizer(tokens, [" ".join(pair) for pair in merges], {END_OF_TEXT: 0}, stages, hidden=[0], eos_ids=[0])
+
+
 def tokenizer_json(tokens: list[str], merges: list[Pair]) -> dict:
-    """The vocabulary as the tokenizers library serializes it; digits are words of their own."""
+    """The vocabulary as the tokenizers library serializes it."""
     special = {"id": 0, "content": END_OF_TEXT, "special": True}
     special |= dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}

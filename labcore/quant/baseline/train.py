@@ -9,6 +9,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -19,8 +20,7 @@ from torch.nn import functional as F
 from labcore.core.files import atomic_write
 from labcore.model.config import DecoderConfig
 from labcore.model.llama import Llama
-from labcore.model.tokenizer_json import tokenizer_from_folder
-from labcore.quant import corpus
+from labcore.quant import corpus, windows
 from labcore.quant.baseline import bpe
 
 CONFIG = {
@@ -49,49 +49,59 @@ PEAK_LR, WARMUP, WEIGHT_DECAY, CLIP = 2.5e-3, 100, 0.1, 1.0
 EVALUATE_EVERY = 200  # steps
 
 
-def train(out: Path, steps: int, seed: int = 0) -> None:
-    """Train for `steps` steps and leave the best-known weights, those of the last evaluation, in `out`."""
+def train(out: Path, steps: int, seed: int = 0) -> dict:
+    """Train for `steps` steps into the folder `out`, and return the curve, as curve.json holds it.
+
+    The folder is rewritten at every evaluation: a run that is stopped leaves the weights of its last one.
+    """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     texts = {split: corpus.text(split) for split in ("train", "evaluation")}
-    tokenizer = _write_tokenizer(out, texts["train"])
+    tokens, merges = bpe.train(texts["train"], CONFIG["vocab_size"])
+    tokenizer = bpe.tokenizer(tokens, merges)
     stream = {split: torch.tensor(tokenizer.encode(text, parse_special=False)) for split, text in texts.items()}
-    seen, unseen = windows(stream["train"]), windows(stream["evaluation"])
+    _write_description(out, tokens, merges)
     model = start(DecoderConfig.from_hf(CONFIG))
-    optimizer = torch.optim.AdamW(parameter_groups(model), lr=PEAK_LR, betas=(0.9, 0.95))
-    curve: dict = {
-        "seed": seed,
-        "steps": steps,
-        "tokens_per_step": WINDOW * BATCH,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "bytes_per_token": {split: len(texts[split].encode()) / len(stream[split]) for split in texts},
-        "tokens": {split: len(ids) for split, ids in stream.items()},
-        "points": [],
-    }
+    curve = {"seed": seed, "steps": steps, "tokens_per_step": WINDOW * BATCH, "points": []}
+    curve |= {"parameters": sum(p.numel() for p in model.parameters())}
+    curve |= {"tokens": {split: len(ids) for split, ids in stream.items()}}
+    curve |= {"bytes_per_token": {split: len(texts[split].encode()) / len(ids) for split, ids in stream.items()}}
     began, losses = time.perf_counter(), []
+    for step, loss in enumerate(_losses(model, stream["train"], steps), start=1):
+        losses.append(loss)
+        if step % EVALUATE_EVERY == 0 or step == steps:
+            point = {"step": step, "minutes": round((time.perf_counter() - began) / 60, 1)}
+            point |= {"batch_loss": round(sum(losses) / len(losses), 4), **evaluate(model, stream, last=step == steps)}
+            losses.clear()
+            curve["points"].append(point)
+            print(point, flush=True)
+            _write_weights(out, model, curve)
+    return curve
+
+
+def _losses(model: Llama, ids: Tensor, steps: int) -> Iterator[float]:
+    """One optimizer step for each loss taken from it: AdamW on windows at random places of the stream `ids`."""
+    optimizer = torch.optim.AdamW(parameter_groups(model), lr=PEAK_LR, betas=(0.9, 0.95))
     for step in range(1, steps + 1):
         for group in optimizer.param_groups:
             group["lr"] = PEAK_LR * schedule(step, steps)
-        starts = torch.randint(len(stream["train"]) - WINDOW, (BATCH,))
-        loss = next_token_loss(model, torch.stack([stream["train"][i : i + WINDOW + 1] for i in starts]))
+        starts = torch.randint(len(ids) - WINDOW, (BATCH,))
+        loss = next_token_loss(model, torch.stack([ids[i : i + WINDOW + 1] for i in starts]))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
-        losses.append(loss.item())
-        if step % EVALUATE_EVERY == 0 or step == steps:
-            every = 1 if step == steps else 16  # the whole split at the end, a sixteenth of it on the way
-            point = {
-                "step": step,
-                "minutes": round((time.perf_counter() - began) / 60, 1),
-                "batch_loss": round(sum(losses) / len(losses), 4),
-                "train_loss": round(mean_loss(model, seen[:: 4 * every]), 4),
-                "evaluation_loss": round(mean_loss(model, unseen[::every]), 4),
-            }
-            losses.clear()
-            curve["points"].append(point)
-            print(point, flush=True)
-            _write_model(out, model, curve)
+        yield loss.item()
+
+
+def evaluate(model: Llama, stream: dict[str, Tensor], last: bool) -> dict[str, float]:
+    """Mean loss on seen and unseen text: every unseen window and a quarter of the seen at the end, else a sixteenth."""
+    every = 1 if last else 16
+    seen, unseen = windows.cut(stream["train"], WINDOW), windows.cut(stream["evaluation"], WINDOW)
+    return {
+        "train_loss": round(mean_loss(model, seen[:: 4 * every]), 4),
+        "evaluation_loss": round(mean_loss(model, unseen[::every]), 4),
+    }
 
 
 def start(config: DecoderConfig) -> Llama:
@@ -120,21 +130,8 @@ def schedule(step: int, steps: int) -> float:
 
 
 def next_token_loss(model: Llama, rows: Tensor) -> Tensor:
-    """Mean cross-entropy in nats of each token of rows [batch, window + 1] after its predecessors in the row."""
-    batch, length = rows.shape[0], rows.shape[1] - 1
-
-    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (x.unflatten(0, (batch, length)).transpose(1, 2) for x in (q, k, v))
-        x = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-        return x.transpose(1, 2).flatten(0, 1)
-
-    logits = model(rows[:, :-1].flatten(), torch.arange(length).repeat(batch), attend)
-    return F.cross_entropy(logits, rows[:, 1:].flatten())
-
-
-def windows(ids: Tensor) -> Tensor:
-    """Consecutive windows [count, WINDOW + 1] of a token stream, one token shared; the rest is left out."""
-    return ids.unfold(0, WINDOW + 1, WINDOW)
+    """Mean cross-entropy in nats of each token of rows [batch, WINDOW + 1] after its predecessors in the row."""
+    return F.cross_entropy(windows.logits(model, rows[:, :-1]), rows[:, 1:].flatten())
 
 
 @torch.no_grad()
@@ -142,25 +139,19 @@ def mean_loss(model: Llama, rows: Tensor) -> float:
     return sum(next_token_loss(model, row[None]).item() for row in rows) / len(rows)
 
 
-def _write_tokenizer(out: Path, text: str):
-    """Train the vocabulary on `text`, write it, and read it back as every user of the folder does."""
-    atomic_write(out / "config.json", json.dumps(CONFIG, indent=1) + "\n")
-    atomic_write(out / "tokenizer.json", json.dumps(bpe.tokenizer_json(*bpe.train(text, CONFIG["vocab_size"]))) + "\n")
-    atomic_write(out / "tokenizer_config.json", json.dumps({"eos_token": bpe.END_OF_TEXT}) + "\n")
-    from labcore.formats.safetensors_folder import SafetensorsFolder
-
-    # the folder has no weights yet, so it cannot be opened as a checkpoint
-    atomic_write(out / "model.safetensors", save({}))
-    return tokenizer_from_folder(SafetensorsFolder(out))
+def _write_description(out: Path, tokens: list[str], merges: list[bpe.Pair]) -> None:
+    """All of the folder but its weights."""
+    for name, content in {
+        "config.json": CONFIG,
+        "tokenizer.json": bpe.tokenizer_json(tokens, merges),
+        "tokenizer_config.json": {"eos_token": bpe.END_OF_TEXT},
+    }.items():
+        atomic_write(out / name, json.dumps(content, indent=None if name == "tokenizer.json" else 1) + "\n")
 
 
-def _write_model(out: Path, model: Llama, curve: dict) -> None:
-    tensors = {
-        f"model.{name}": parameter.detach().half().contiguous()
-        for name, parameter in model.named_parameters()
-        if name != "lm_head.weight"
-    }
-    atomic_write(out / "model.safetensors", save(tensors))
+def _write_weights(out: Path, model: Llama, curve: dict) -> None:
+    weights = {name: p.detach().half().contiguous() for name, p in model.named_parameters() if name != "lm_head.weight"}
+    atomic_write(out / "model.safetensors", save({f"model.{name}": weight for name, weight in weights.items()}))
     atomic_write(out / "curve.json", json.dumps(curve, indent=1) + "\n")
 
 
