@@ -73,10 +73,10 @@ class Attempt:
         if same_value(got, want, one.rel_tol, one.abs_tol):
             return
         shown, wanted = describe_both(got, want)
-        reason = self._likely_mistake(args, got, want) or says
+        reason = self.likely_mistake(args, got, want) or says
         raise Fault(f"{self.call(args)} gave {shown}, expected {wanted}{': ' if reason else ''}{reason}")
 
-    def _likely_mistake(self, args: tuple, got: object, want: object) -> str:
+    def likely_mistake(self, args: tuple, got: object, want: object) -> str:
         """The sentence of the first known mistake that gives just this value, or nothing."""
         one = self.exercise
         for mistake in one.mistakes:
