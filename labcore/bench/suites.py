@@ -22,10 +22,12 @@ CPU_SUITES: dict[str, str] = {
     "decode": "labcore.model.bench:decode_suite",
     "roofline": "labcore.model.bench_roofline:suite",
     "memory": "labcore.model.bench:memory_suite",
+    "weight_only": "labcore.model.bench_weight_only:suite",
     "kv_quality": "labcore.model.bench_cache_quality:suite",
     "kv_dequant": "labcore.kv.quantized_bench:suite",
     "engine": "labcore.engine.bench:suite",
     "serving": "labcore.engine.bench_serving:suite",
+    "acceptance": "labcore.engine.bench_acceptance:suite",
     "learn": "labcore.learn.bench:suite",
 }
 CUDA_SUITES: dict[str, str] = {}
