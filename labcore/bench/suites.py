@@ -27,6 +27,7 @@ CPU_SUITES: dict[str, str] = {
     "kv_dequant": "labcore.kv.quantized_bench:suite",
     "engine": "labcore.engine.bench:suite",
     "serving": "labcore.engine.bench_serving:suite",
+    "speculative": "labcore.engine.bench_speculation:suite",
     "acceptance": "labcore.engine.bench_acceptance:suite",
     "learn": "labcore.learn.bench:suite",
 }

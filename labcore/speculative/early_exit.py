@@ -26,7 +26,7 @@ class EarlyExit(ChainProposer):
     """
 
     def __init__(
-        self, target: Target, num_tokens: int = 3, num_layers: int = 8, draft_vocab: Sequence[int] | None = None
+        self, target: Target, num_tokens: int = 3, num_layers: int = 24, draft_vocab: Sequence[int] | None = None
     ):
         most = target.model.config.n_layers - 1
         if not 1 <= num_layers <= most:
