@@ -68,8 +68,8 @@ def outlier_columns(x: Tensor, threshold: float = THRESHOLD) -> Tensor:
 def llm_int8(x: Tensor, w: Int8Rows, threshold: float = THRESHOLD) -> Tensor:
     """x Wᵀ for x [tokens, in]: outlier columns in float, the others as integers.
 
-    A token's scale comes from the other columns alone; bitsandbytes lets what is below the threshold in an outlier column
-    take part in the maximum.
+    A token's scale comes from the other columns alone; bitsandbytes lets what is below the threshold in an outlier
+    column take part in the maximum.
     """
     outliers = outlier_columns(x, threshold)
     rest = scaled_product(quantize_rows(x.masked_fill(outliers, 0)), w)
