@@ -176,6 +176,10 @@ class SpeculationBench:
         )
         return [self._prompt(self.text[length * (i % documents) :], task, length) for i, task in enumerate(tasks)]
 
+    def copying(self, length: int = 160) -> list[int]:
+        """A text, and its beginning once more: greedy decoding goes on copying it."""
+        return self.text[:length] + self.tokenizer.encode("\n\n") + self.text[: length // 4]
+
     def _prompt(self, text: list[int], task: str, length: int) -> list[int]:
         begin = self.tokenizer.encode("<|im_start|>user\n")
         end = self.tokenizer.encode(f"\n\n{task}<|im_end|>\n<|im_start|>assistant\n")
