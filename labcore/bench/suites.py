@@ -23,6 +23,7 @@ CPU_SUITES: dict[str, str] = {
     "roofline": "labcore.model.bench_roofline:suite",
     "memory": "labcore.model.bench:memory_suite",
     "weight_only": "labcore.model.bench_weight_only:suite",
+    "quant": "labcore.quant.bench:suite",
     "kv_quality": "labcore.model.bench_cache_quality:suite",
     "kv_dequant": "labcore.kv.quantized_bench:suite",
     "engine": "labcore.engine.bench:suite",

@@ -35,10 +35,10 @@ from labcore.speculative.weights_file import WEIGHTS, write_weights
 
 MODEL, EXAMPLES, VOCABULARY, MEDUSA_HEADS = "smollm2-135m", 806, 8192, 3
 RECIPES = {
-    "medusa": Recipe(epochs=2, examples=4),
-    "eagle": Recipe(epochs=3, examples=4),
-    "eagle3": Recipe(epochs=1.5, examples=4),
-    "draft": Recipe(epochs=4, examples=4, rate=2e-3),
+    "medusa": Recipe(epochs=2),
+    "eagle": Recipe(epochs=6),
+    "eagle3": Recipe(epochs=3.5),
+    "draft": Recipe(epochs=4, context=160, rate=1.5e-3),
 }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from labcore.speculative.distill.generate import Example
 
-CONTEXT = 64  # tokens of the prompt that a training sequence keeps
+CONTEXT = 64
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,17 @@ class Batch:
     firsts: list[int]
 
 
-def batch(examples: Sequence[Example], ahead: int) -> Batch:
-    """The examples as a batch whose rows look `ahead` tokens beyond t+1."""
-    parts = [_rows(one, ahead) for one in examples]
+def batch(examples: Sequence[Example], ahead: int, context: int = CONTEXT) -> Batch:
+    """The examples as a batch whose rows look `ahead` tokens beyond t+1; of each prompt the last `context` tokens."""
+    parts = [_rows(one, ahead, context) for one in examples]
     ids, positions, features, following, firsts = zip(*parts, strict=True)
     learns = [torch.arange(len(one)) >= first for one, first in zip(ids, firsts, strict=True)]
     tensors = (torch.cat(part) for part in (ids, positions, features, following, learns))
     return Batch(*tensors, [len(one) for one in ids], list(firsts))
 
 
-def _rows(example: Example, ahead: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    begin = max(0, example.num_prompt_tokens - CONTEXT)
+def _rows(example: Example, ahead: int, context: int) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    begin = max(0, example.num_prompt_tokens - context)
     count = len(example.token_ids) - begin - 2
     padded = torch.tensor(example.token_ids[begin:] + [-1] * ahead)
     ids = padded.unfold(0, ahead + 2, 1)[:count]

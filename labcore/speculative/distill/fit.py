@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from labcore.speculative.distill.data import Batch, batch
+from labcore.speculative.distill.data import CONTEXT, Batch, batch
 from labcore.speculative.distill.generate import Example
 
 Say = Callable[[str], object]
@@ -17,11 +17,13 @@ Say = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Recipe:
-    """epochs: times every example is seen; examples: in a batch; rate: the highest learning rate; warmup: share of the
-    steps on the way to it; clip: largest norm of a gradient; seed: of the order of the examples."""
+    """epochs: times every example is seen; examples: in a batch; context: tokens of its prompt that an example keeps;
+    rate: the highest learning rate; warmup: share of the steps on the way to it; clip: largest norm of a gradient;
+    seed: of the order of the examples."""
 
     epochs: float = 2.0
-    examples: int = 8
+    examples: int = 4
+    context: int = CONTEXT
     rate: float = 1e-3
     warmup: float = 0.05
     clip: float = 0.5
@@ -47,7 +49,7 @@ def fit(
         while len(order) < recipe.examples:
             order += torch.randperm(len(examples), generator=generator).tolist()
         chosen, order = order[: recipe.examples], order[recipe.examples :]
-        loss = loss_of(batch([examples[i] for i in chosen], ahead))
+        loss = loss_of(batch([examples[i] for i in chosen], ahead, recipe.context))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, recipe.clip)

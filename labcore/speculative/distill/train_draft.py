@@ -26,12 +26,24 @@ def train_draft(
     """A draft model for `target`, and its losses."""
     torch.manual_seed(recipe.seed)
     draft = TiedDraft(draft_config(target.config), target.config.hidden)
+    begin_with_components(draft, target, examples)
     return draft, fit(draft, lambda one: loss(draft, target, head, one), examples, 0, recipe, say)
 
 
+def begin_with_components(draft: TiedDraft, target: Llama, examples: Sequence[Example]) -> None:
+    """Let the two projections keep what varies most, of the embeddings and of what the head reads: tokens that are rare
+    in the examples are then as far apart for the draft as they are for the target."""
+    size = draft.config.hidden
+    table = target.embed_tokens(torch.arange(target.config.vocab))
+    states = torch.cat([one.features[:, -1].float() for one in examples[:100]])
+    down, up = (torch.linalg.eigh(part.T @ part).eigenvectors[:, -size:] for part in (table, states))
+    draft.down.weight.data.copy_(down.T * (size / (table @ down).pow(2).sum(-1).mean()) ** 0.5)
+    draft.up.weight.data.copy_(up * (states @ up).pow(2).mean() ** 0.5)
+
+
 def loss(draft: TiedDraft, target: Llama, head: ReducedHead, one: Batch) -> Tensor:
-    learning = one.learns.nonzero()[:, 0]
-    rows = learning[judged(len(learning))]
+    """Over some rows of the whole sequence: the target has an opinion on what comes next in a prompt, too."""
+    rows = judged(len(one.learns))
     return soft_cross_entropy(_logits(draft, target, head, one, rows), head(one.features[rows, -1]))
 
 
