@@ -1,12 +1,15 @@
 """The two branches of a Lookahead draft against the model without any cache."""
 
+from random import Random
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from labcore.core.errors import InputError  # noqa: E402
 from labcore.engine.build import assemble  # noqa: E402
-from labcore.speculative.lookahead import NgramPool, add_window, trie  # noqa: E402
+from labcore.speculative.lookahead import Lookahead, NgramPool, Trajectories, add_window, trie  # noqa: E402
+from labcore.speculative.proposer import SpeculationRow  # noqa: E402
 from tests.speculative.serving import MODEL, OTHER, answers, greedy, serve  # noqa: E402
 from tests.speculative.test_paged_draft import dense  # noqa: E402
 
@@ -48,6 +51,27 @@ def test_the_pool_keeps_the_latest_of_each_token():
         pool.add(0, continuation)
     assert pool.behind(0) == [(5, 6), (1, 2)]
     assert pool.behind(9) == []
+
+
+def test_columns_keep_their_places_as_the_text_moves_on():
+    """Number 10 l + c is what was said at level l behind place c of the first guesses."""
+    proposer = Lookahead(None, window=3, ngram=4, guesses=2)
+    mine = Trajectories([[1, 2, 3, 4, 5]], NgramPool(2), Random(0), first=1)
+
+    def advance(answers, accepted=0):
+        chosen = [99] * (1 + mine.first + mine.num_nodes - len(answers)) + answers
+        kept = list(range(1 + accepted))
+        proposer._advance(mine, SpeculationRow("0", [7, 7], 1, greedy(), 0, len(chosen), kept, [], chosen, 9))
+
+    advance([11, 12, 13, 14, 15])
+    assert mine.levels == [[2, 3, 4, 5], [12, 13, 14, 15]]
+    advance([22, 23, 24, 25])
+    assert mine.levels == [[3, 4, 5], [13, 14, 15], [23, 24, 25]]
+    advance([33, 34, 35], accepted=1)
+    assert mine.pool.behind(3) == [(13, 23, 33)] and mine.pool.behind(5) == [(15, 25, 35)]
+    assert mine.levels == [[14, 15, 7], [24, 25, 7], [34, 35, 7]]
+    advance([44, 45, 47], accepted=5)
+    assert mine.levels == [[7, 7, 7]] * 3
 
 
 def test_plain_jacobi_is_one_level_and_no_guesses():
