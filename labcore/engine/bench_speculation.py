@@ -4,7 +4,7 @@
 |---|---|
 | cpu.spec.METHOD.bB.pL | decode rate of B requests with prompts of L tokens, beside plain decoding in turns |
 | cpu.spec.controlled.bB.pL | the same with a draft that costs nothing and is right at 80 % of the places |
-| cpu.spec.prompt_lookup | n-grams on a text that is being copied |
+| cpu.spec.prompt_lookup | n-grams on a text that is copied with one name changed (`copy_task`) |
 
 Each row holds what was measured in a run before its rounds: alpha (from the tokens a pass yielded, by equation 4.4), c
 and v in plain steps; and three predictions: a verification that costs nothing more (4.5), the roofline's (4.7, the
@@ -24,6 +24,7 @@ from labcore.core.request import Request
 from labcore.engine.bench_serving import serve
 from labcore.engine.build import new_storage
 from labcore.engine.config import CacheConfig, SchedulerConfig
+from labcore.engine.copy_task import copy_task
 from labcore.engine.engine_core import EngineCore
 from labcore.engine.runner import ModelRunner
 from labcore.engine.scheduler import Scheduler
@@ -116,6 +117,10 @@ class Decoded:
         steps = [step for step in self.stats.steps if step.decode]
         return sum(step.duration if stage is None else step.seconds[stage] for step in steps) / len(steps)
 
+    def share_right(self, prompt: Sequence[int], expected: Sequence[int]) -> float:
+        """Share of the answer's tokens that are the expected ones."""
+        return float(np.mean([a == b for a, b in zip(self.answers[tuple(prompt)], expected, strict=True)]))
+
     def agreement(self, other: Decoded) -> float:
         """Share of the answers' tokens up to the first that differs."""
         same = [
@@ -176,10 +181,6 @@ class SpeculationBench:
         )
         return [self._prompt(self.text[length * (i % documents) :], task, length) for i, task in enumerate(tasks)]
 
-    def copying(self, length: int = 160) -> list[int]:
-        """A text, and its beginning once more: greedy decoding goes on copying it."""
-        return self.text[:length] + self.tokenizer.encode("\n\n") + self.text[: length // 4]
-
     def _prompt(self, text: list[int], task: str, length: int) -> list[int]:
         begin = self.tokenizer.encode("<|im_start|>user\n")
         end = self.tokenizer.encode(f"\n\n{task}<|im_end|>\n<|im_start|>assistant\n")
@@ -197,7 +198,9 @@ def _prompt(request: Request) -> tuple[int, ...]:
 
 def copy_row(run: RunBuilder, bench: SpeculationBench, runner: ModelRunner) -> None:
     """Prompt lookup where it is at its best."""
-    prompts, new = [bench.copying()], 64
+    prompt, answer = copy_task(bench.tokenizer)
+    prompts, new = [prompt], len(answer)
+    bench.decode(bench.plain, prompts, new)  # fills the prefix cache
     plain, before = (bench.decode(one, prompts, new) for one in (bench.plain, runner))
     rates: dict[str, list[list[float]]] = {"plain": [], "ngram": []}
     for _ in range(2 * ROUNDS):
@@ -205,7 +208,8 @@ def copy_row(run: RunBuilder, bench: SpeculationBench, runner: ModelRunner) -> N
             rates[name].append([bench.decode(one, prompts, new).rate])
     found = Prediction.of(run, bench.model, plain, before, K, 1, len(prompts[0]))
     result = row("cpu.spec.prompt_lookup", rates, "ngram", plain, before, found, 1, len(prompts[0]), new)
-    run.add(replace(result, target={"must": 1.5}, threads=run.threads))
+    config = {**result.config, "right_tokens": before.share_right(prompt, answer)}
+    run.add(replace(result, target={"must": 1.5}, config=config, threads=run.threads))
 
 
 def grid_point(
