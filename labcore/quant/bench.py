@@ -201,6 +201,6 @@ def int4_row(run: RunBuilder) -> None:
                 "error": max(errors),
                 "bar": "1e-3 of the largest output, against the dequantized weights",
             },
-            notes="fp32 weights, not bf16, so that no bf16 instructions are needed; the ideal is the ratio of the bytes",
+            notes="fp32 weights, not bf16, so that no bf16 instructions are needed; ideal: the ratio of the bytes",
         )
     )
