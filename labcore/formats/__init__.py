@@ -1,4 +1,4 @@
-"""File and number formats: GGUF containers, ggml block layouts, safetensors folders."""
+"""File and number formats: GGUF, ggml's blocks, safetensors, GPTQ and AWQ checkpoints; integers, FP8, FP4, NF4."""
 
 from labcore.formats.blocks import FORMATS, BlockFormat, block_format, dequantize
 from labcore.formats.gguf import GGUFFile, TensorInfo

@@ -61,8 +61,9 @@ def unpack_gptq(parts: dict[str, Tensor], bits: int, version: int = 2) -> GroupC
 def fp16_scales(scale: Tensor) -> Tensor:
     """The scales as a checkpoint keeps them; InputError for one that fp16 cannot hold."""
     half = scale.half()
-    if not half.isfinite().all():
-        raise InputError(f"a scale is {scale[~half.isfinite()][0].item():g}, which fp16 cannot store")
+    lost = ~half.isfinite() | (half == 0) & (scale != 0)
+    if lost.any():
+        raise InputError(f"a scale is {scale[lost][0].item():g}, which fp16 cannot store")
     return half
 
 

@@ -41,7 +41,10 @@ def write_quantized(
             raise InputError(f"{name}: {error}") from None
         tensors |= {f"{name}.{part}": tensor for part, tensor in parts.items()}
     folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {path} ({error.strerror}): give another one") from None
     atomic_write(folder / "model.safetensors", save(tensors, {"format": "pt"}))
     atomic_write(folder / "config.json", json.dumps(config | {"quantization_config": described}, indent=2) + "\n")
     return folder

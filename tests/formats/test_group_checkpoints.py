@@ -146,12 +146,13 @@ def test_a_zero_of_0_needs_version_2():
         pack_gptq(w, version=1)
 
 
-def test_an_infinite_scale_is_refused():
+@pytest.mark.parametrize("factor", [1e6, 1e-9])
+def test_a_scale_beyond_fp16_is_refused(factor):
     w = weight()
-    huge = GroupCodes(w.codes, w.scale * 1e6, w.zero, 4)
+    beyond = GroupCodes(w.codes, w.scale * factor, w.zero, 4)
     for pack in (pack_gptq, pack_awq):
         with pytest.raises(InputError, match="which fp16 cannot store"):
-            pack(huge)
+            pack(beyond)
 
 
 def test_a_bad_folder_is_one_sentence_and_writes_nothing(tmp_path):
@@ -162,6 +163,9 @@ def test_a_bad_folder_is_one_sentence_and_writes_nothing(tmp_path):
     with pytest.raises(InputError, match="one of each"):
         write_quantized(tmp_path / "x", "gptq_v2", {"a": weight(), "b": weight(bits=8)}, {}, {})
     assert not (tmp_path / "x").exists()
+    (tmp_path / "x").write_text("a file")
+    with pytest.raises(InputError, match="cannot make the folder"):
+        write_quantized(tmp_path / "x", "gptq_v2", {"a": weight()}, {}, {})
 
 
 @pytest.mark.parametrize(
