@@ -48,7 +48,7 @@ from labcore.speculative.weights_file import WEIGHTS, Weights
 
 K = 3  # the int4 kernel works in blocks of 4 rows: one known token and three drafts
 ROUNDS = 2
-NEW = {1: 48, 4: 32, 16: 16}  # batch -> answer tokens of each request
+NEW = {1: 48, 4: 24, 16: 8}  # batch -> answer tokens of each request
 PROMPTS = 128, 2048
 PASSAGES = 100
 DOCUMENTS = 2  # different long prompts; requests share them, as their prefix cache does
@@ -75,6 +75,7 @@ METHODS = {
     "early_exit": {"num_tokens": K, "num_layers": 24},
     "layer_skip": {"num_tokens": K, "num_layers": 20},
 }
+FEW = "ngram", "draft_model", "eagle3"  # of the largest batch with the long prompts, where a pass takes longest
 REDUCED = "early_exit", "layer_skip"  # their heads are cut down to the draft vocabulary
 
 
@@ -91,7 +92,9 @@ def suite(run: RunBuilder) -> None:
     copy_row(run, bench, runners["ngram"])
     for length in PROMPTS:
         for batch in NEW:
-            grid_point(run, bench, runners, batch, length)
+            largest = batch == max(NEW) and length == max(PROMPTS)
+            some = {name: runner for name, runner in runners.items() if name in FEW or not largest}
+            grid_point(run, bench, some, batch, length)
 
 
 @dataclass
@@ -112,14 +115,23 @@ class Decoded:
         tokens, accepted = self.stats.decode_tokens, self.stats.total("accepted", decode=True)
         return tokens / (tokens - accepted)
 
-    def step_seconds(self, stage: str | None = None) -> float:
-        """Mean time of a decode step, or of a stage of it."""
-        steps = [step for step in self.stats.steps if step.decode]
-        return sum(step.duration if stage is None else step.seconds[stage] for step in steps) / len(steps)
+    @property
+    def drafting_share(self) -> float:
+        """Share of the passes of a request that verified a draft."""
+        verified, accepted = (self.stats.total(name, decode=True) for name in ("verified", "accepted"))
+        return verified / (self.stats.decode_tokens - accepted)
 
-    def share_right(self, prompt: Sequence[int], expected: Sequence[int]) -> float:
-        """Share of the answer's tokens that are the expected ones."""
-        return float(np.mean([a == b for a, b in zip(self.answers[tuple(prompt)], expected, strict=True)]))
+    @property
+    def draft_length(self) -> float:
+        """Tokens of a draft, on average; 0 if there was none."""
+        verified = self.stats.total("verified", decode=True)
+        return self.stats.total("drafted", decode=True) / verified if verified else 0.0
+
+    def step_seconds(self, stage: str | None = None) -> float:
+        """Mean time of a decode step, or of a stage of it; of those that verified drafts, if any did."""
+        steps = [step for step in self.stats.steps if step.decode]
+        steps = [step for step in steps if step.drafted] or steps
+        return sum(step.duration if stage is None else step.seconds[stage] for step in steps) / len(steps)
 
     def agreement(self, other: Decoded) -> float:
         """Share of the answers' tokens up to the first that differs."""
@@ -206,7 +218,7 @@ def copy_row(run: RunBuilder, bench: SpeculationBench, runner: ModelRunner) -> N
     for _ in range(2 * ROUNDS):
         for name, one in (("plain", bench.plain), ("ngram", runner)):
             rates[name].append([bench.decode(one, prompts, new).rate])
-    found = Prediction.of(run, bench.model, plain, before, K, 1, len(prompts[0]))
+    found = Prediction.of(run, bench.model, plain, before, 1, len(prompts[0]))
     result = row("cpu.spec.prompt_lookup", rates, "ngram", plain, before, found, 1, len(prompts[0]), new)
     config = {**result.config, "right_tokens": before.share_right(prompt, answer)}
     run.add(replace(result, target={"must": 1.5}, config=config, threads=run.threads))
@@ -227,7 +239,7 @@ def grid_point(
         for name, runner in runners.items():
             rates[name].append([bench.decode(runner, prompts, new).rate])
     for name, one in before.items():
-        found = Prediction.of(run, bench.model, plain, one, runners[name].proposer.num_tokens, batch, length)
+        found = Prediction.of(run, bench.model, plain, one, batch, length)
         key = f"cpu.spec.{name}.b{batch}.p{length}"
         run.add(replace(row(key, rates, name, plain, one, found, batch, length, new), threads=run.threads))
 
@@ -245,36 +257,30 @@ class Prediction:
     measured: float
 
     @classmethod
-    def of(
-        cls, run: RunBuilder, model: Llama, plain: Decoded, spec: Decoded, drafted: int, batch: int, length: int
-    ) -> Prediction:
-        """A tree counts as a chain of as many tokens with the alpha that gives the same tokens a pass."""
+    def of(cls, run: RunBuilder, model: Llama, plain: Decoded, spec: Decoded, batch: int, length: int) -> Prediction:
+        """A tree counts as a chain of as many tokens, with the alpha that gives the same tokens a pass. Where only a
+        share of the passes had a draft, the others cost a plain step each."""
+        length_of, share = spec.draft_length, spec.drafting_share
+        if not share:
+            return cls(0.0, 0.0, 1.0, 1.0, 1.0, 1.0)
         step, drafting = plain.step_seconds(), spec.step_seconds("draft")
-        alpha = acceptance(spec.tokens_per_pass, drafted)
-        c, v = drafting / drafted / step, (spec.step_seconds() - drafting) / step
+        alpha = acceptance(spec.stats.acceptance_length, length_of)
+        c, v = drafting / length_of / step, (spec.step_seconds() - drafting) / step
         weights = weight_bytes_per_pass(model)
         parameters = layer_parameters(model) + model.config.vocab * model.config.hidden
-        shared = {"alpha": alpha, "K": drafted, "c": c}
-        return cls(
-            alpha,
-            c,
-            v,
+        machine = {"F": run.ceiling("matmul.fp32"), "beta": run.ceiling("read_bandwidth")}
+        sizes = {"P": parameters, "b_w": weights / parameters, "kappa": kv_bytes_per_token(model)}
+        shared = {"alpha": alpha, "K": length_of, "c": c}
+        gains = (
             formula["speculation.speedup"](**shared),
-            formula["speculation.batch_gain"](
-                **shared,
-                B=batch,
-                L=length,
-                P=parameters,
-                b_w=weights / parameters,
-                kappa=kv_bytes_per_token(model),
-                F=run.ceiling("matmul.fp32"),
-                beta=run.ceiling("read_bandwidth"),
-            ),
+            formula["speculation.batch_gain"](**shared, **sizes, **machine, B=batch, L=length),
             formula["speculation.gain"](**shared, v=v),
         )
+        costs = (spec.stats.acceptance_length / gain for gain in gains)  # of a pass with a draft, in plain steps
+        return cls(alpha, c, v, *(spec.tokens_per_pass / (1 - share + share * cost) for cost in costs))
 
 
-def acceptance(tokens_per_pass: float, drafted: int) -> float:
+def acceptance(tokens_per_pass: float, drafted: float) -> float:
     """alpha of equation 4.4, found by bisection: with so many drafted tokens a pass yields `tokens_per_pass`."""
     low, high = 1e-6, 1 - 1e-6
     for _ in range(50):
@@ -318,6 +324,8 @@ def row(
         config={
             "acceptance_length": round(before.stats.acceptance_length, 3),
             "tokens_per_pass": round(before.tokens_per_pass, 3),
+            "draft_length": round(before.draft_length, 3),
+            "drafting_share": round(before.drafting_share, 3),
             "alpha": round(found.alpha, 3),
             "c": round(found.c, 3),
             "v": round(found.v, 3),
