@@ -48,7 +48,8 @@ def check_vocabulary(name: str, config: DecoderConfig, tokenizer: Tokenizer | No
     if tokenizer is None or target.tokenizer is None:
         return
     pairs = zip(target.tokenizer.token_bytes, tokenizer.token_bytes, strict=False)
-    if different := next((i for i, (one, other) in enumerate(pairs) if one != other), None):
+    different = next((i for i, (one, other) in enumerate(pairs) if one != other), None)
+    if different is not None:
         raise InputError(
             f"draft model {name!r} means something else by token {different} than the target; take another"
         )
