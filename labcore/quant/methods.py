@@ -52,22 +52,24 @@ def gptq_model(model: Llama, rows: Tensor, spec: QuantSpec, **options) -> dict[s
 
 @torch.no_grad()
 def awq_model(
-    model: Llama, rows: Tensor, spec: QuantSpec, *, clipping: bool = True, grid: int = 20
+    model: Llama, rows: Tensor, spec: QuantSpec, *, clipping: bool = True, grid: int = 20, search: int = 8
 ) -> dict[str, AWQResult]:
     """AWQ: scales searched on the outputs of attention, MLP and down, folded, then every range but q's and k's clipped.
 
-    Inputs are those of the float model, as in the reference. Returns the searches by the first layer of their group.
+    Inputs are those of the float model, as in the reference. search: windows on which the grid is tried; the mean
+    magnitudes and the clipping take all. Returns the searches by the first layer of their group.
     """
     inputs, results = rows[:, :-1], {}
-    context = windows.context(model, inputs)
+    context, tried = windows.context(model, inputs[:search]), inputs[:search].numel()
     for index, block, seen in block_inputs(model, inputs):
         seen = dict(seen)
         searches = []
         for producer, group in producers(block):
             x = seen[group[0]]
             ws = [block.get_submodule(name).weight for name in group]
-            output = _output(block, group, x, context)
-            searches.append((producer, group, awq_search(ws, x.abs().mean(0), x, spec, grid, output)))
+            few = x[:tried]
+            found = awq_search(ws, x.abs().mean(0), few, spec, grid, _output(block, group, few, context))
+            searches.append((producer, group, found))
         for producer, group, found in searches:  # all searched before any is folded
             fold(producer, [block.get_submodule(name) for name in group], found.scale)
             seen |= {name: seen[name] / found.scale for name in group}

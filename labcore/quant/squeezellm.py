@@ -96,7 +96,7 @@ def _largest(x: Tensor, share: float) -> Tensor:
     return mask.view(x.shape)
 
 
-def weighted_kmeans(x: Tensor, weight: Tensor, k: int, edges: int = 128) -> tuple[Tensor, Tensor]:
+def weighted_kmeans(x: Tensor, weight: Tensor, k: int, edges: int = 96) -> tuple[Tensor, Tensor]:
     """Levels [rows, k], ascending, and codes uint8 [rows, n] that make Σ weight · (x - level)² small in each row.
 
     In one dimension the clusters of sorted x are intervals, and the best ones follow from the best ones of fewer levels

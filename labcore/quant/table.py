@@ -54,7 +54,7 @@ SUBJECTS = {
         "already in 4 bits: dequantized from Q4_1",
         lambda: fetch("smollm2-135m"),
         16,
-        12,
+        8,
         ("q8_0.8", "q4_1.4", "q4_0.4", "rtn.4", "nf4.4", "gptq-act.4", "w8a8-token.8", "w8a8-static.8", "llm-int8.8"),
     ),
 }
@@ -144,10 +144,14 @@ def entries(
 
 
 class Kept:
-    """Finished rows of a subject on disk, one file for what they depend on: code, checkpoint, protocol, torch."""
+    """Finished rows of a subject on disk, one file for what they depend on: code, checkpoint, protocol, torch.
+
+    A checkpoint that is one file came with its own checksum and is not read for this.
+    """
 
     def __init__(self, subject: Subject):
-        digest = hashlib.sha256(f"{subject.calibration} {subject.evaluation} {LENGTH} {torch.__version__}".encode())
+        protocol = subject.calibration, subject.evaluation, LENGTH, torch.__version__, torch.get_num_threads()
+        digest = hashlib.sha256(repr(protocol).encode())
         package = Path(labcore.__file__).parent
         sources = [path for room in ("formats", "model", "quant") for path in sorted((package / room).rglob("*.py"))]
         files = sorted(subject.path().iterdir()) if subject.path().is_dir() else []
@@ -181,13 +185,14 @@ def line(entry: Entry) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=SUBJECTS, default="baseline")
+    parser.add_argument("--model", choices=SUBJECTS, nargs="*", default=list(SUBJECTS), help="default: both")
     parser.add_argument("--methods", nargs="*", metavar="METHOD.BITS", help="default: all that suit the model")
     options = parser.parse_args(arguments)
     try:
-        rows = entries(SUBJECTS[options.model], options.methods, say=lambda text: print(text, file=sys.stderr))
-        for count, entry in enumerate(rows):
-            print(line(entry) if count else f"{HEADER}\n{line(entry)}", flush=True)
+        for model in options.model:
+            rows = entries(SUBJECTS[model], options.methods, say=lambda text: print(text, file=sys.stderr))
+            for count, entry in enumerate(rows):
+                print(line(entry) if count else f"{model}\n{HEADER}\n{line(entry)}", flush=True)
     except InputError as error:
         print(f"labcore.quant.table: {error}", file=sys.stderr)
         return 2
