@@ -19,14 +19,14 @@ from labcore.speculative.weights_file import WEIGHTS, Weights
 
 
 class Projected(nn.Module):
-    """One module, then another."""
+    """One module, then another, which computes in float32 whatever the target computes in."""
 
     def __init__(self, first: nn.Module, then: nn.Module):
         super().__init__()
         self.first, self.then = first, then
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.then(self.first(x))
+        return self.then(self.first(x).float())
 
 
 class TiedDraft(nn.Module):

@@ -1,16 +1,23 @@
 """Files of draft weights: what is written comes back, within the rounding of Q8_0, on both paths."""
 
+import json
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from labcore.core.errors import DataError, InputError  # noqa: E402
+from labcore.formats.gguf import GGUFFile  # noqa: E402
+from labcore.model.chat import render  # noqa: E402
+from labcore.model.fast import fast_path  # noqa: E402
+from labcore.model.loader import load_model, open_checkpoint  # noqa: E402
 from labcore.speculative.eagle_head import EagleHead, eagle_config  # noqa: E402
 from labcore.speculative.medusa import MedusaHeads  # noqa: E402
 from labcore.speculative.reduced_head import ReducedHead  # noqa: E402
 from labcore.speculative.tied_draft import TiedDraft, draft_config, load_tied_draft  # noqa: E402
-from labcore.speculative.weights_file import Weights, write_weights  # noqa: E402
+from labcore.speculative.weights_file import WEIGHTS, Weights, write_weights  # noqa: E402
 from tests.model.tiny import tiny_model  # noqa: E402
+from tests.speculative.serving import answers, greedy  # noqa: E402
 
 TARGET = tiny_model()
 HEAD = ReducedHead(TARGET, torch.arange(16, 80))
@@ -83,3 +90,35 @@ def test_a_tied_draft_is_the_little_llama_it_says(tmp_path):
     assert vocabulary == list(range(16, 80))
     assert torch.allclose(model(ids, positions, attend), expected, atol=1e-5)
     assert torch.equal(model.embed_tokens.then.weight, Weights(path, TARGET).tensor("down.weight"))
+
+
+COMMITTED = ["medusa", "eagle", "eagle3", "draft"]
+
+
+def test_committed_weights_are_small_and_say_how_they_were_made():
+    files = [WEIGHTS / f"{name}.gguf" for name in COMMITTED]
+    assert sum(file.stat().st_size for file in files) < 12e6
+    for file in files:
+        facts = json.loads(GGUFFile(file).field("draft.facts"))
+        beside = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        assert {name: facts[name] for name in beside} == beside
+        assert beside["losses"][-1] < 0.75 * beside["losses"][0] and beside["examples"] > 400
+        ids = GGUFFile(file).field("draft.token_ids")
+        assert len(ids) == 8192 and (ids[1:] > ids[:-1]).all() and ids[-1] < 49152
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("path, names, count", [("fast", COMMITTED, 16), ("exact", ["eagle3"], 8)])
+def test_the_real_model_answers_as_without_speculation_in_fewer_passes(path, names, count, smollm2_path):
+    checkpoint = open_checkpoint(smollm2_path)
+    tokenizer, (transform, dtype) = checkpoint.tokenizer(), fast_path()
+    model = load_model(checkpoint, dtype=dtype, transform=transform) if path == "fast" else load_model(checkpoint)
+    texts = ["Name three rivers in Europe.", "Write a Python function that adds two numbers."][: len(names)]
+    prompts = [tokenizer.encode(render(tokenizer.chat_template, [{"role": "user", "content": one}])) for one in texts]
+    params = [greedy(count)] * len(prompts)
+    plain, _ = answers(prompts, params, model=model)
+    for name in names:
+        option = {"method": "draft_model" if name == "draft" else name}
+        found, core = answers(prompts, params, model=model, speculative=option)
+        assert found == plain, name
+        assert core.stats.total("accepted") >= 1, name
