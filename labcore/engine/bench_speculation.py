@@ -133,6 +133,10 @@ class Decoded:
         steps = [step for step in steps if step.drafted] or steps
         return sum(step.duration if stage is None else step.seconds[stage] for step in steps) / len(steps)
 
+    def share_right(self, prompt: Sequence[int], expected: Sequence[int]) -> float:
+        """Share of the answer's tokens that are the expected ones."""
+        return float(np.mean([a == b for a, b in zip(self.answers[tuple(prompt)], expected, strict=True)]))
+
     def agreement(self, other: Decoded) -> float:
         """Share of the answers' tokens up to the first that differs."""
         same = [
