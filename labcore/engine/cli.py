@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quantization", choices=["gguf"], help="gguf: compute from the file's own 4-bit blocks, faster"
     )
+    parser.add_argument("--speculative", metavar="METHOD", help="draft tokens, check several a pass: ngram, suffix, …")
     parser.add_argument("--device", help="a torch device; default is the GPU if there is one, else the CPU")
     parser.add_argument("--threads", type=int, help="torch threads")
     parser.add_argument(
@@ -56,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
         if args.threads < 1:
             raise InputError(f"--threads={args.threads}: must be 1 or more")
         torch.set_num_threads(args.threads)
-    llm = LLM(args.model, device=args.device, quantization=args.quantization)
+    speculative = args.speculative and {"method": args.speculative}
+    llm = LLM(args.model, device=args.device, quantization=args.quantization, speculative=speculative)
     text = sys.stdin.read() if args.prompt == "-" else args.prompt
     prompt = text if args.raw else llm.chat_prompt([{"role": "user", "content": text}])
     if args.stream:

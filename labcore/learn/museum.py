@@ -29,7 +29,8 @@ class Exhibit:
     """One defect. origin: where it was seen; story: what went wrong there and why.
 
     owner, function: the code it is in here; right, wrong: the line as it is and as it would be. killed_by: the name of
-    the check that catches it, as in `labcore.engine.check`; seed: the random trace to begin with, for rare defects.
+    the check that catches it, as in `labcore.engine.check`; seed: the random trace to begin with, for rare defects;
+    trees: whether it takes traces whose drafts have branches.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Exhibit:
     wrong: str
     killed_by: str
     seed: int = 0
+    trees: bool = False
 
     def __str__(self) -> str:
         return self.id
@@ -71,7 +73,7 @@ class Exhibit:
         with self.installed():
             for seed in range(self.seed, self.seed + TRACES):
                 try:
-                    run_trace(seed)
+                    run_trace(seed, self.trees)
                 except Violation as violation:
                     return violation
         return None

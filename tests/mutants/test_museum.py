@@ -8,6 +8,7 @@ import pytest
 
 from labcore.core.errors import DataError, InputError
 from labcore.learn.museum import EXHIBITS, exhibit
+from labcore.learn.museum_trees import TREE_EXHIBITS
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Killed:
         return self.id
 
 
-@pytest.mark.parametrize("one", EXHIBITS, ids=str)
+@pytest.mark.parametrize("one", [*EXHIBITS, *TREE_EXHIBITS], ids=str)
 def test_the_named_check_finds_it(one, record_mutant):
     violation = one.found()
     killed = violation is not None and violation.name == one.killed_by
@@ -30,7 +31,7 @@ def test_the_named_check_finds_it(one, record_mutant):
 
 
 def test_an_exhibit_leaves_no_trace():
-    for one in EXHIBITS:
+    for one in [*EXHIBITS, *TREE_EXHIBITS]:
         before = getattr(one.owner, one.function)
         with pytest.raises(ZeroDivisionError), one.installed():
             assert getattr(one.owner, one.function) is not before
@@ -39,8 +40,9 @@ def test_an_exhibit_leaves_no_trace():
 
 
 def test_one_line_each_and_every_one_with_its_origin():
-    assert len(EXHIBITS) >= 10 and len({one.id for one in EXHIBITS}) == len(EXHIBITS)
-    for one in EXHIBITS:
+    everything = [*EXHIBITS, *TREE_EXHIBITS]
+    assert len(EXHIBITS) >= 10 and len({one.id for one in everything}) == len(everything)
+    for one in everything:
         assert "\n" not in one.right + one.wrong and one.right != one.wrong and one.wrong in one.code
         assert one.origin and one.story and one.title
 
