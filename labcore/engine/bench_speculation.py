@@ -158,7 +158,9 @@ class SpeculationBench:
         largest = max(NEW)
         blocks = 1 + (DOCUMENTS * max(PROMPTS) + largest * (min(PROMPTS) + 256)) // 16
         self.cache = CacheConfig(2 * blocks)
-        self.limits = SchedulerConfig(max_num_seqs=largest, max_model_len=4096, num_lookahead_tokens=LOOKAHEAD)
+        self.limits = SchedulerConfig(
+            max_num_seqs=largest, max_model_len=4096, num_lookahead_tokens=LOOKAHEAD, num_branch_tokens=LOOKAHEAD
+        )
         self.storage = new_storage(model, self.cache)
         self.plain = ModelRunner(model, self.storage, self.limits, self.cache)
         self.core = EngineCore(Scheduler(self.limits, self.cache), self.plain, tokenizer)

@@ -56,6 +56,7 @@ class EagleProposer(Proposer):
         self.device = head.token_ids.device
         self.num_tokens, self.depth, self.width = num_tokens, depth, width
         self.num_lookahead_tokens = (depth - 1) * width  # nodes that are expanded
+        self.num_branch_tokens = max(0, num_tokens - depth)
         if layer.fuse is None:
             self.reads_hidden = True
         else:

@@ -99,6 +99,7 @@ class MedusaProposer(Proposer):
         self.heads, self.head, self.tree = heads, head, tree
         self.num_tokens = len(tree.parents)
         self.depths = depths(tree.parents)
+        self.num_branch_tokens = self.num_tokens - max(self.depths) - 1
 
     @torch.inference_mode()
     def propose(self, step: SpeculationStep) -> dict[str, Draft]:
