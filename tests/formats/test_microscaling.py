@@ -91,7 +91,7 @@ def test_zeros_stay_zeros():
 @pytest.mark.parametrize(("format", "dtype"), [(E4M3, torch.float8_e4m3fn), (E5M2, torch.float8_e5m2)])
 @pytest.mark.parametrize("tile", [(None, None), (1, None), (128, 128), (1, 128), (3, 7)], ids=str)
 def test_fp8_tiles_are_torch_s_cast_under_the_same_scale(tile, format, dtype):
-    x = matrix(130, 200, spread=2.0)
+    x = matrix(10, 20, spread=2.0) if tile == (3, 7) else matrix(130, 200, spread=2.0)
     ours = scaled_fp8.quantize(x, tile, format)
     rows, columns = ours.tile
     for i in range(ours.scale.shape[0]):
