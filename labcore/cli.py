@@ -20,6 +20,7 @@ COMMANDS = {
     "bench": "labcore.bench.cli",
     "doctor": "labcore.bench.doctor",
     "generate": "labcore.engine.cli",
+    "quantize": "labcore.quant.cli",
     "quiz": "labcore.learn.quiz_cli",
     "serve": "labcore.serving.cli",
 }

@@ -1,0 +1,81 @@
+"""Quantized models as folders that others can serve, and back: the GPTQ and AWQ layouts of the Hugging Face hub."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from labcore.core.errors import DataError, InputError
+from labcore.formats.group_codes import GroupCodes
+from labcore.formats.quantized_folder import read_quantized, write_quantized
+from labcore.formats.safetensors_folder import SafetensorsFolder
+from labcore.model.config import DecoderConfig
+from labcore.model.llama import Llama
+from labcore.model.loader import load_model
+from labcore.quant.apply import install
+from labcore.quant.calibrate import linears
+from labcore.quant.spec import QuantizedWeight, QuantSpec
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+def save_quantized(model: Llama, source: str | Path, out: str | Path, layout: str = "gptq_v2") -> Path:
+    """Write a model whose linears were swapped into the folder `out`, configuration and tokenizer from `source`.
+
+    source: the safetensors folder that the model was loaded from. layout: "gptq" (zeros stored as zero - 1), "gptq_v2"
+    or "awq". What is not quantized is stored in fp16, a norm that AWQ folded a scale into as well.
+    InputError, with nothing written, for weights that are not integer codes, or a layout that cannot hold them.
+    """
+    folder, weights = SafetensorsFolder(source), {}
+    for name, layer in linears(model).items():
+        stored = getattr(layer, "stored", None)
+        if not isinstance(stored, QuantizedWeight) or layer.round_input is not None:
+            raise InputError(
+                f"{name} is not a weight of integer codes with plain activations; {layout} holds only those"
+            )
+        weights[f"model.{name}"] = stored.group_codes()
+    others = {_hub_name(name): parameter.detach().half() for name, parameter in model.named_parameters()}
+    path = write_quantized(out, layout, weights, others, folder.config)
+    for name in TOKENIZER_FILES:
+        if (folder.path / name).is_file():
+            shutil.copyfile(folder.path / name, path / name)
+    return path
+
+
+def load_quantized(path: str | Path) -> Llama:
+    """The decoder of a GPTQ or AWQ folder, its linears swapped for QuantizedLinear (`serve` runs it on the codes)."""
+    packed, others = read_quantized(path)
+    source = str(Path(path) / "config.json")
+    checkpoint = _Unpacked(DecoderConfig.from_hf(SafetensorsFolder(path).config, source), packed, others)
+    model = load_model(checkpoint)
+    install(model, {name.removeprefix("model."): _as_weight(codes) for name, codes in packed.items()})
+    return model
+
+
+class _Unpacked:
+    """What `load_model` asks of a checkpoint, answered from unpacked tensors."""
+
+    def __init__(self, config: DecoderConfig, packed: dict[str, GroupCodes], others: dict[str, Tensor]):
+        self.config, self.packed, self.others = config, packed, others
+
+    def tensor(self, name: str) -> Tensor:
+        if self.config.tied_embeddings and name == "lm_head.weight":
+            name = "embed_tokens.weight"
+        hub = _hub_name(name)
+        if hub.removesuffix(".weight") in self.packed:
+            return self.packed[hub.removesuffix(".weight")].dequantize()
+        if hub not in self.others:
+            raise DataError(f"the folder has no tensor {hub!r}")
+        return self.others[hub]
+
+
+def _as_weight(codes: GroupCodes) -> QuantizedWeight:
+    groups, columns = codes.scale.shape[1], codes.codes.shape[1]
+    symmetric = bool((codes.zero == 2 ** (codes.bits - 1)).all())
+    spec = QuantSpec(codes.bits, None if groups == 1 else columns // groups, symmetric)
+    return QuantizedWeight(codes.codes, codes.scale.float(), codes.zero.to(torch.float32), spec, codes.g_idx)
+
+
+def _hub_name(name: str) -> str:
+    return name if name.startswith("lm_head.") else f"model.{name}"
