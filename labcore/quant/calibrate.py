@@ -29,10 +29,10 @@ Visit = Callable[[dict[str, nn.Linear], Tensor], None]
 def linears(model: Llama) -> dict[str, nn.Linear]:
     """Every linear layer of the blocks by its name in the model; embedding and head are left as they are."""
     return {
-        name: model.get_submodule(name)
-        for i in range(len(model.layers))
+        f"layers.{index}.{name}": block.get_submodule(name)
+        for index, block in enumerate(model.layers)
         for group in GROUPS
-        for name in _named(i, group)
+        for name in group
     }
 
 
@@ -46,20 +46,11 @@ def true_sequential(model: Llama, inputs: Tensor, visit: Visit) -> None:
     """
     x, context = model.embed_tokens(_checked(inputs).flatten()), windows.context(model, inputs)
     for index, block in enumerate(model.layers):
-        hooks = []
-        for group in GROUPS:
-            members = {name: model.get_submodule(name) for name in _named(index, group)}
 
-            def reached(first: nn.Module, args: tuple[Tensor], members=members) -> None:
-                check_finite(args[0], f"input of {next(iter(members))}")
-                visit(members, args[0])
+        def reached(group: tuple[str, ...], seen: Tensor, index=index) -> None:
+            visit({f"layers.{index}.{name}": model.layers[index].get_submodule(name) for name in group}, seen)
 
-            hooks.append(next(iter(members.values())).register_forward_pre_hook(reached))
-        try:
-            x = block(x, *context)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        x = _watched(index, block, x, context, reached)
 
 
 @torch.no_grad()
@@ -71,19 +62,8 @@ def block_inputs(model: Llama, inputs: Tensor) -> Iterator[tuple[int, Block, dic
     """
     x, context = model.embed_tokens(_checked(inputs).flatten()), windows.context(model, inputs)
     for index, block in enumerate(model.layers):
-        seen, hooks = {}, []
-        for group in GROUPS:
-
-            def reached(first: nn.Module, args: tuple[Tensor], group=group) -> None:
-                check_finite(args[0], f"input of layers.{index}.{group[0]}")  # noqa: B023  the block at hand
-                seen.update(dict.fromkeys(group, args[0]))  # noqa: B023
-
-            hooks.append(block.get_submodule(group[0]).register_forward_pre_hook(reached))
-        try:
-            x = block(x, *context)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        seen: dict[str, Tensor] = {}
+        x = _watched(index, block, x, context, lambda group, x, seen=seen: seen.update(dict.fromkeys(group, x)))
         yield index, block, seen
 
 
@@ -98,8 +78,24 @@ def input_statistics(model: Llama, inputs: Tensor, measure: Callable[[Tensor], T
     }
 
 
-def _named(index: int, group: tuple[str, ...]) -> list[str]:
-    return [f"layers.{index}.{name}" for name in group]
+def _watched(
+    index: int, block: Block, x: Tensor, context: tuple, reached: Callable[[tuple[str, ...], Tensor], None]
+) -> Tensor:
+    """The block's output; reached(group, input) is called just before each group of its linears computes."""
+
+    def before(group: tuple[str, ...]) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def hook(first: nn.Module, args: tuple[Tensor]) -> None:
+            check_finite(args[0], f"input of layers.{index}.{group[0]}")
+            reached(group, args[0])
+
+        return hook
+
+    hooks = [block.get_submodule(group[0]).register_forward_pre_hook(before(group)) for group in GROUPS]
+    try:
+        return block(x, *context)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _checked(inputs: Tensor) -> Tensor:
