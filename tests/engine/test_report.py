@@ -60,6 +60,21 @@ def test_preemptions_and_swaps_are_counted():
     assert f"{stats.preemptions} preemptions, {stats.total('swapped')} blocks swapped" in summary(stats, cost)
 
 
+def test_drafts_are_counted():
+    llm = new_llm(speculative={"method": "ngram", "min_n": 1, "num_tokens": 3})
+    llm.generate([[7] * 8], SamplingParams(temperature=0, max_tokens=30, ignore_eos=True))
+    stats = llm.stats
+    drafted, verified, accepted = (stats.total(name) for name in ("drafted", "verified", "accepted"))
+    assert 0 < accepted <= drafted and drafted <= 3 * verified
+    assert stats.new_tokens == 30 == len(stats.steps) + accepted
+    assert stats.acceptance_length == 1 + accepted / verified
+    assert sum(step.tokens for step in stats.steps) == 8 + (len(stats.steps) - 1) + drafted
+    cost = Cost.of(llm.model, llm.core.runner.storage)
+    assert f"{accepted} of {drafted} draft tokens accepted: {stats.acceptance_length:.2f}" in summary(stats, cost)
+    step = next(step for step in stats.steps if step.drafted == 3)
+    assert cost.flops(step) == cost.layer_flops * 4 + cost.head_flops * 4 + cost.pair_flops * step.pairs
+
+
 def test_the_cost_of_a_step_is_its_bytes_and_operations():
     llm = new_llm()
     llm.generate([[1, 2, 3]], PARAMS)

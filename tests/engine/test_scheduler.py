@@ -192,6 +192,31 @@ def test_drafts_never_exceed_what_may_still_be_said_or_the_budget():
     assert a.finish_reason == "length" and a.output_token_ids == [50, 1, 1, 5]
 
 
+def test_a_tree_has_slots_for_its_branches_to_the_end_and_a_cut_tree_is_a_tree():
+    scheduler = engine(num_branch_tokens=3, max_num_batched_tokens=5, max_num_seqs=1)
+    (one,) = add(scheduler, request("a", 3, max_tokens=3))
+    plan = scheduler.schedule()
+    tree = Draft([1, 2, 3, 4, 5, 6], [-1, -1, 0, 1, 3, 0])
+    scheduler.update_from_output(plan, StepOutput({"a": [50]}, drafts={"a": tree}))
+    assert one.spec_token_ids == [1, 2, 3, 4] and one.spec_parents == [-1, -1, 0, 1]  # 1 that may still be said, and 3
+    (row,) = scheduler.schedule().scheduled
+    assert row.parents == [-1, -1, 0, 1] and row.num_tokens == 5
+
+
+def test_a_tree_without_branches_is_a_chain():
+    scheduler = engine()
+    (one,) = add(scheduler, request("a", 3, max_tokens=9))
+    plan = scheduler.schedule()
+    scheduler.update_from_output(plan, StepOutput({"a": [50]}, drafts={"a": Draft([1, 2], [-1, 0])}))
+    (row,) = scheduler.schedule().scheduled
+    assert one.spec_parents is None and row.parents is None and row.num_draft_tokens == 2
+
+
+def test_a_request_with_branches_that_could_not_fit_is_refused():
+    with pytest.raises(InputError, match="the cache has"):
+        add(engine(num_branch_tokens=400), request("a", 3, max_tokens=9))
+
+
 @pytest.mark.parametrize(
     ("named", "tokens", "kept", "reason"),
     [
