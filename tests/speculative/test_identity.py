@@ -14,19 +14,17 @@ PROMPTS = [[1, 2, 3], [5] * 9, [*range(10, 26)], [*range(10, 22), 3], [9, 9, 8, 
 NEW = 12
 PARAMS = [greedy(NEW)] * len(PROMPTS)
 CONFIGURATIONS = {
-    "together": {},
-    "one at a time": {"max_num_seqs": 1},
-    "chunks of 2": {"long_prefill_token_threshold": 2, "block_size": 1},
+    "two at a time": {"max_num_seqs": 2},
+    "chunks of 2": {"long_prefill_token_threshold": 2, "block_size": 1, "enable_prefix_caching": False},
     "a budget of 9": {"max_num_batched_tokens": 9, "max_num_seqs": 4, "block_size": 4},
     "static batches": {"policy": "static", "max_num_seqs": 2, "block_size": 2},
-    "no prefix cache": {"enable_prefix_caching": False},
     "preempted, recomputed": {"num_blocks": 19, "block_size": 4, "watermark": 0.0, "max_model_len": 40},
     "preempted, swapped": {
         "num_blocks": 19, "block_size": 4, "watermark": 0.0, "max_model_len": 40, "num_host_blocks": 60,
     },
     "a window of 8": {"sliding_window": 8, "block_size": 4},
 }  # fmt: skip
-ALL = "wrong draft", "early exit", "lookahead 5-grams"
+ALL = "wrong draft", "lookahead 5-grams"
 FEW = "a budget of 9", "preempted, swapped"
 CASES = [(name, config) for name in PROPOSERS for config in (CONFIGURATIONS if name in ALL else FEW)]
 

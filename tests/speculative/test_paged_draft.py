@@ -30,7 +30,7 @@ from labcore.speculative.stamps import ROOT, Stamps  # noqa: E402
 from tests.model.tiny import tiny_model  # noqa: E402
 from tests.speculative.serving import MODEL, OTHER, answers, greedy, serve  # noqa: E402
 
-LIVES = 4, 9, 12, 13, 14, 15, 16, 18, 21  # seeds of lives with trouble
+LIVES = 9, 12, 13, 14, 16, 18  # seeds of lives with trouble
 
 
 class WrongRead(AssertionError):
@@ -177,7 +177,7 @@ def test_keys_that_are_not_moved_with_their_stamps_change_drafts(monkeypatch):
         test_no_wrong_slot_is_read_and_drafts_are_those_of_the_whole_text()
 
 
-TINY_VOCAB, SAMPLES = 6, 1500
+TINY_VOCAB, SAMPLES = 6, 1000
 WARM = {"temperature": 0.8, "top_k": 5}
 
 
@@ -213,10 +213,10 @@ def far_from_the_law(proposer_class) -> tuple[float, float]:
 
 
 def test_drawn_drafts_leave_the_law_of_the_answer():
-    """1,500 samples of 36 outcomes are about 0.06 from their law; those of a wrong one are further at once."""
+    """1,000 samples of 36 outcomes are about 0.07 from their law; those of a wrong one are further at once."""
     distance, accepted = far_from_the_law(PagedDraft)
-    assert distance < 0.08 and 0.3 < accepted < 1.7
-    assert far_from_the_law(Boasting)[0] > 0.12
+    assert distance < 0.1 and 0.3 < accepted < 1.7
+    assert far_from_the_law(Boasting)[0] > 0.2
 
 
 def test_draft_numbers_depend_on_seed_and_place_alone():
