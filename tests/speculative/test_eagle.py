@@ -45,7 +45,7 @@ def option(shape: str, fused: bool = False) -> dict:
     )
 
 
-@pytest.mark.parametrize("config", ["together", "chunks of 2", "preempted, swapped", "a window of 8"])
+@pytest.mark.parametrize("config", ["two at a time", "chunks of 2", "preempted, swapped", "a window of 8"])
 @pytest.mark.parametrize("shape, fused", [("chain", True), ("wide", False)])
 def test_answers_are_those_without_speculation(shape, fused, config):
     options = CONFIGURATIONS[config]

@@ -94,7 +94,7 @@ def test_a_draft_holds_the_guesses_that_the_tree_names():
         assert draft.token_ids == [best[rank] for rank in TREE.ranks[: len(draft.parents)]]
 
 
-@pytest.mark.parametrize("config", ["together", "chunks of 2", "preempted, swapped"])
+@pytest.mark.parametrize("config", ["two at a time", "chunks of 2", "preempted, swapped"])
 def test_answers_are_those_without_speculation(config):
     params, options = [greedy()] * len(PROMPTS), CONFIGURATIONS[config]
     plain, _ = answers(PROMPTS, params, **options)

@@ -37,7 +37,7 @@ MODEL, EXAMPLES, VOCABULARY, MEDUSA_HEADS = "smollm2-135m", 806, 8192, 3
 RECIPES = {
     "medusa": Recipe(epochs=2, rate=2e-3),
     "eagle": Recipe(epochs=6),
-    "eagle3": Recipe(epochs=4.5),
+    "eagle3": Recipe(epochs=2.5),
     "draft": Recipe(epochs=4, context=160, rate=1.5e-3),
 }
 
