@@ -30,7 +30,7 @@ NewRow = Callable[[ScheduledRequest, list[int]], SamplingRow]  # a row behind th
 @dataclass(slots=True)
 class Verdict:
     """What came of one row. first: its first row of the logits, the next ones belong to its draft nodes; path: the
-    accepted nodes; tokens: theirs and the one behind them, none if `error` says why the row cannot be sampled."""
+    accepted nodes; tokens: theirs and the one behind them; error: why the row cannot be sampled, if it cannot."""
 
     one: ScheduledRequest
     first: int

@@ -105,6 +105,13 @@ def test_chosen_is_the_targets_likeliest_token_at_every_node(watched):
                 assert row.chosen[0] == answer[place - accepted - 1]
 
 
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_trees_in_a_quantized_cache(watched, kind):
+    answers, proposer = watched([greedy(12)] * 3, kv_cache_dtype=kind, block_size=4)
+    assert answers == serve(assemble(MODEL, kv_cache_dtype=kind, block_size=4), PROMPTS, [greedy(12)] * 3)
+    assert any(len(row.kept) > 1 and row.chosen[1:] for step in proposer.steps for row in step.rows)
+
+
 def test_without_taps_nothing_is_kept():
     x = torch.tensor([1, 2, 3])
     cache = ContiguousKVCache(
