@@ -48,7 +48,7 @@ from labcore.speculative.weights_file import WEIGHTS, Weights
 
 K = 3  # the int4 kernel works in blocks of 4 rows: one known token and three drafts
 ROUNDS = 2
-NEW = {1: 48, 4: 24, 16: 8}  # batch -> answer tokens of each request
+NEW = {1: 48, 4: 20, 16: 12}  # batch -> answer tokens of each request
 PROMPTS = 128, 2048
 PASSAGES = 100
 DOCUMENTS = 2  # different long prompts; requests share them, as their prefix cache does
