@@ -157,8 +157,13 @@ def _tree_depth(draft: Draft) -> int:
     return 0 if draft.parents is None else 1 + max(depths(draft.parents), default=0)
 
 
-def adaptive(target: Target, draft: Mapping, probe: int = 32) -> Adaptive:
-    """The proposer that `draft` describes, as `LLM(speculative=...)` does, its lengths adapted. See `Adaptive`."""
+def adaptive(target: Target, draft: Mapping | None = None, probe: int = 32) -> Adaptive:
+    """The proposer that `draft` describes, as `LLM(speculative=...)` does, its lengths adapted. See `Adaptive`.
+
+    Raises InputError without a `draft`, or for one that makes no sense.
+    """
+    if not isinstance(draft, Mapping):
+        raise InputError(f"draft={draft!r}: adaptive wraps another method; give one such as {{'method': 'ngram'}}")
     from labcore.speculative.build import build_proposer  # it has this function in its table
 
     return Adaptive(build_proposer(draft, target), probe)

@@ -132,5 +132,7 @@ def test_it_stands_in_for_what_it_wraps():
         assert getattr(proposer, name) == getattr(inner, name)
     with pytest.raises(InputError, match="probe=0"):
         Adaptive(inner, probe=0)
+    with pytest.raises(InputError, match="draft=None: adaptive wraps another method"):
+        assemble(MODEL, speculative={"method": "adaptive"})
     with pytest.raises(InputError, match="speculative method"):
         assemble(MODEL, speculative={"method": "adaptive", "draft": {"method": "oracle"}})
