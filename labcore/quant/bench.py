@@ -185,8 +185,7 @@ def int4_row(run: RunBuilder) -> None:
             baseline_name="torch, fp32 weights",
             unit="s",
             kind="speedup",
-            ideal=large / small,
-            target={"must": 0.75 * large / small},
+            target={"must": 0.75 * large / small},  # no `ideal`: 66 MB may lie in a cache that 425 MB does not fit into
             dtype="int4",
             threads=run.threads,
             bytes=float(small),
@@ -196,6 +195,6 @@ def int4_row(run: RunBuilder) -> None:
                 "error": max(errors),
                 "bar": "1e-3 of the largest output, against the dequantized weights",
             },
-            notes="fp32 weights, not bf16, so that no bf16 instructions are needed; ideal: the ratio of the bytes",
+            notes="fp32 weights, not bf16, so that no bf16 instructions are needed; the bar: 0.75 of the bytes' ratio",
         )
     )
