@@ -21,7 +21,6 @@ from labcore.learn.labs import lab04_references as ref  # noqa: E402
 from labcore.learn.labs.lab04_rule import chain_of, drawn_chain, drawn_one, one  # noqa: E402
 from labcore.learn.labs.lab04_tools import (  # noqa: E402
     MISTAKES,
-    ControlledDraft,
     LookupDraft,
     Watched,
     drawn_law,
@@ -124,18 +123,6 @@ def test_the_bias_of_typical_acceptance_is_the_librarys():
 
 def row(tokens, prompt, room, chosen=()):
     return SimpleNamespace(request_id="a", token_ids=tokens, num_prompt_tokens=prompt, room=room, chosen=list(chosen))
-
-
-def test_controlled_drafts_are_right_as_often_as_asked():
-    answers = {(1, 2): list(range(10, 10_010))}
-    proposer = ControlledDraft(None, answers, alpha=0.7, num_tokens=4, spoiled=0)
-    right = total = 0
-    for said in range(2_000):
-        (draft,) = proposer.propose(SimpleNamespace(rows=[row([1, 2, *answers[1, 2][:said]], 2, 4)])).values()
-        right += sum(a == b for a, b in zip(draft.token_ids, answers[1, 2][said:], strict=False))
-        total += 4
-    assert abs(right / total - 0.7) < 5 * (0.21 / total) ** 0.5
-    assert proposer.propose(SimpleNamespace(rows=[row([1, 2], 2, 0)])) == {}
 
 
 def test_a_watched_proposer_counts_whole_drafts_only():

@@ -1,9 +1,8 @@
-"""What lab 4 gives its reader: samplers that are right and wrong, and drafts whose acceptance is known in advance."""
+"""What lab 4 gives its reader: samplers that are right and wrong, and places for the reader's own functions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from random import Random
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -71,31 +70,6 @@ def pair_with_acceptance(alpha: float, vocab: int = 6) -> tuple[Tensor, Tensor]:
     p[0], q[-1] = 1 - alpha, 1 - alpha
     p[1:-1] = q[1:-1] = alpha / (vocab - 2)
     return p, q
-
-
-class ControlledDraft(Proposer):
-    """Drafts that are right as often as asked: the answer is known, and each token is spoiled with chance 1 - alpha.
-
-    answers: token ids of the answer by prompt; spoiled: a token id that no answer contains. It isolates what
-    speculation costs the system from what a draft model can guess.
-    """
-
-    def __init__(
-        self, target: Target, answers: Mapping[tuple, Sequence[int]], alpha: float, num_tokens: int, spoiled: int
-    ):
-        self.answers, self.alpha, self.num_tokens, self.spoiled = answers, alpha, num_tokens, spoiled
-        self.rng = Random(0)
-
-    def propose(self, step: SpeculationStep) -> dict[str, Draft]:
-        drafts = {}
-        for row in step.rows:
-            if row.room:
-                prompt, said = row.token_ids[: row.num_prompt_tokens], len(row.token_ids) - row.num_prompt_tokens
-                ahead = self.answers[tuple(prompt)][said : said + row.room]
-                drafts[row.request_id] = Draft(
-                    [token if self.rng.random() < self.alpha else self.spoiled for token in ahead]
-                )
-        return drafts
 
 
 class LookupDraft(Proposer):
