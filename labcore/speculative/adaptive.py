@@ -107,7 +107,8 @@ class Adaptive(Proposer):
 
     def propose(self, step: SpeculationStep) -> dict[str, Draft]:
         start = self.clock()
-        if self.ended is not None:
+        decodes = all(row.end - row.begin == len(row.chosen) for row in step.rows)
+        if self.ended is not None and decodes:  # a chunk of a prompt says nothing about verification
             self.passes.observe(len(step.inputs.token_ids), start - self.ended)
         for row in step.rows:
             self._learn(row)

@@ -136,3 +136,14 @@ def test_it_stands_in_for_what_it_wraps():
         assemble(MODEL, speculative={"method": "adaptive"})
     with pytest.raises(InputError, match="speculative method"):
         assemble(MODEL, speculative={"method": "adaptive", "draft": {"method": "oracle"}})
+
+
+def test_chunks_of_prompts_are_not_timed():
+    world = World(0.8, flat, 0.05)
+    world.steps(5, 1)
+    known = dict(world.proposer.passes.medians)
+    zeros = torch.zeros(40, dtype=torch.int64)
+    chunk = SpeculationRow("chunk", [1] * 90, 90, SamplingParams(), 0, 40, list(range(40)), [], [], room=0)
+    world.now += 77.0
+    world.proposer.propose(SpeculationStep([chunk], StepInputs(zeros, zeros, zeros, None)))
+    assert world.proposer.passes.medians == known
