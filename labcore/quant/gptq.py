@@ -18,6 +18,7 @@ from labcore.quant.spec import QuantizedWeight, QuantSpec, check_weight
 
 ORDERS, GROUPS = ("none", "act"), ("reference", "fresh", "static")
 MOST_DAMPING = 1.0
+Grid = tuple[Tensor, Tensor]  # scale and zero [out] of one group
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def gptq(
     dead = h.diagonal() == 0
     h[dead, dead] = 1
     w[:, dead] = 0
-    grids = [choose_grid(w[:, c : c + size], spec) for c in range(0, w.shape[1], size)] if groups == "static" else None
+    starts = range(0, w.shape[1], size) if groups == "static" else ()
+    grids = [choose_grid(w[:, start : start + size], spec) for start in starts]
     permutation = h.diagonal().argsort(descending=True, stable=True) if order == "act" else None
     if permutation is not None:
         w, h = w[:, permutation], h[permutation][:, permutation]
@@ -65,7 +67,23 @@ def gptq(
         group_of = group_of[permutation]
     u, damp = inverse_factor(h, damp)
 
-    codes, loss, grids = torch.empty_like(w), 0.0, grids or []
+    codes, grids, loss = round_columns(w, u, spec, block, groups, group_of, grids)
+    scale, zero = (torch.stack(one, dim=1) for one in zip(*grids, strict=True))
+    g_idx = None
+    if permutation is not None:
+        codes = codes[:, permutation.argsort()]
+        g_idx = None if groups == "static" or spec.group is None else group_of[permutation.argsort()]
+    return GPTQResult(QuantizedWeight(codes.to(torch.uint8), scale, zero, spec, g_idx), loss, damp, permutation)
+
+
+def round_columns(
+    w: Tensor, u: Tensor, spec: QuantSpec, block: int, groups: str, group_of: Tensor, grids: list[Grid]
+) -> tuple[Tensor, list[Grid], float]:
+    """Algorithm 1: every column of w in its turn, which changes w. Returns the codes, the grids and the loss.
+
+    group_of: int64 [in], the group of each column; grids: of all groups if they are static, else still empty.
+    """
+    codes, loss, size = torch.empty_like(w), 0.0, spec.group_size(w.shape[1])
     for start in range(0, w.shape[1], block):
         end = min(start + block, w.shape[1])
         live = w[:, start:end].clone()  # this block's columns, compensated at once; those behind it wait
@@ -83,13 +101,7 @@ def gptq(
             live[:, i:] -= errors[:, i, None] * u[column, column:end]
         w[:, end:] -= errors @ u[start:end, end:]
         loss += errors.square().sum().item() / 2
-
-    scale, zero = (torch.stack(one, dim=1) for one in zip(*grids, strict=True))
-    g_idx = None
-    if permutation is not None:
-        codes = codes[:, permutation.argsort()]
-        g_idx = None if groups == "static" or spec.group is None else group_of[permutation.argsort()]
-    return GPTQResult(QuantizedWeight(codes.to(torch.uint8), scale, zero, spec, g_idx), loss, damp, permutation)
+    return codes, grids, loss
 
 
 def hessian(x: Tensor) -> Tensor:
