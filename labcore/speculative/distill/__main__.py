@@ -1,7 +1,7 @@
 """`python -m labcore.speculative.distill`: the committed drafts of SmolLM2-135M, from prompts to weights.
 
 Examples go to the cache and an interrupted run goes on there; each draft is trained, judged on held-out topics and
-written with what was measured. Figures of the recorded run, on one thread of a busy machine, are in weights/README.md.
+written with what was measured. What the committed ones measured lies beside them, in weights/*.json.
 """
 
 from __future__ import annotations
