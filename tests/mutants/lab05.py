@@ -1,0 +1,373 @@
+"""Wrong answers to the quantization lab that people give in earnest. Each must be rejected with its own sentence."""
+
+from __future__ import annotations
+
+import torch
+
+from labcore.learn.labs import lab05_references as ref
+from labcore.learn.labs.lab05_activations import int8_of, searched
+from labcore.learn.labs.lab05_blocked import blocked_of
+from labcore.learn.labs.lab05_grid import grid_of, one_grid, rtn_of, symmetric
+from labcore.learn.labs.lab05_obs import columns_of, eliminated, step_of
+from labcore.learn.labs.lab05_protocol import block_of, decision, ratio_of_means
+from labcore.quant.gptq import layer_loss
+from labcore.quant.obq import eliminate
+from tests.mutants.registry import mutant
+
+# ---- the grid --------------------------------------------------------------------------------------------------------
+
+
+@mutant("quant.grid", says="16 levels have 15 steps")
+def divides_by_the_number_of_levels(w, bits):
+    return grid_of(w, bits, levels=lambda bits: 2**bits)
+
+
+@mutant("quant.grid", says="0 has to be on the grid")
+def takes_the_range_as_it_is(w, bits):
+    return grid_of(w, bits, zeroed=False)
+
+
+@mutant("quant.grid", says="so it has to be rounded")
+def keeps_a_float_zero(w, bits):
+    return grid_of(w, bits, whole=lambda zero: zero)
+
+
+@mutant("quant.grid", says="not floor")
+def floors_the_zero(w, bits):
+    return grid_of(w, bits, whole=torch.floor)
+
+
+@mutant("quant.grid", says="code 0 stands for the minimum")
+def has_the_zero_upside_down(w, bits):
+    return grid_of(w, bits, sign=1)
+
+
+@mutant("quant.grid", says="nan")
+def divides_zero_by_zero(w, bits):
+    return grid_of(w, bits, empty=False)
+
+
+@mutant("quant.grid", says="that is the symmetric grid")
+def is_symmetric(w, bits):
+    return symmetric(w, bits)
+
+
+# ---- round to nearest ------------------------------------------------------------------------------------------------
+
+
+@mutant("quant.rtn", says="clamp the code to 0")
+def does_not_clamp(w, bits, group):
+    return rtn_of(w, bits, group, clamp=False)
+
+
+@mutant("quant.rtn", says="do not cut off")
+def truncates(w, bits, group):
+    return rtn_of(w, bits, group, to=torch.trunc)
+
+
+@mutant("quant.rtn", says="the scales and zeros are stored too")
+def counts_the_codes_alone(w, bits, group):
+    return rtn_of(w, bits, group, cost=lambda bits, group: float(bits))
+
+
+@mutant("quant.rtn", says="each group stores a zero as well")
+def forgets_the_zero(w, bits, group):
+    return rtn_of(w, bits, group, cost=lambda bits, group: bits + 16 / group)
+
+
+@mutant("quant.rtn", says="it is packed into `bits` bits, not 16")
+def stores_a_wide_zero(w, bits, group):
+    return rtn_of(w, bits, group, cost=lambda bits, group: bits + 32 / group)
+
+
+@mutant("quant.rtn", says="divide their bits by the group")
+def counts_a_scale_for_every_weight(w, bits, group):
+    return rtn_of(w, bits, group, cost=lambda bits, group: 2.0 * bits + 16)
+
+
+@mutant("quant.rtn", says="each group has a scale and a zero of its own")
+def shares_one_scale(w, bits, group):
+    return rtn_of(w, bits, group, grid=one_grid)
+
+
+# ---- one step --------------------------------------------------------------------------------------------------------
+
+
+@mutant("quant.obs", says="the row moves by −e")
+def moves_the_wrong_way(w, inverse, q, rounded):
+    return step_of(w, inverse, q, rounded, sign=1)
+
+
+@mutant("quant.obs", says="divide the shift by [H⁻¹]_qq")
+def does_not_divide_the_shift(w, inverse, q, rounded):
+    return step_of(w, inverse, q, rounded, share=False)
+
+
+@mutant("quant.obs", says="the other weights stayed where they were")
+def rounds_and_leaves_the_rest(w, inverse, q, rounded):
+    return step_of(w, inverse, q, rounded, moves=False)
+
+
+@mutant("quant.obs", says="half of e²/[H⁻¹]_qq")
+def forgets_the_half(w, inverse, q, rounded):
+    return step_of(w, inverse, q, rounded, half=1.0)
+
+
+@mutant("quant.obs", says="divide the cost by [H⁻¹]_qq")
+def counts_the_bare_error(w, inverse, q, rounded):
+    return step_of(w, inverse, q, rounded, loss_share=False)
+
+
+@mutant("quant.obs", says="changed its argument w in place")
+def works_in_place(w, inverse, q, rounded):
+    error = w[q] - rounded
+    w -= error / inverse[q, q] * inverse[q]
+    return w, float(error**2 / (2 * inverse[q, q]))
+
+
+# ---- elimination -----------------------------------------------------------------------------------------------------
+
+
+@mutant("quant.eliminate", says="a part of an inverse is not the inverse of a part")
+def only_blanks(inverse, q):
+    return eliminated(inverse, q, subtract=False)
+
+
+@mutant("quant.eliminate", says="divide the outer product")
+def does_not_divide(inverse, q):
+    return eliminated(inverse, q, divide=False)
+
+
+@mutant("quant.eliminate", says="less can be made up for")
+def adds(inverse, q):
+    return eliminated(inverse, q, sign=1)
+
+
+@mutant("quant.eliminate", says="entry (q, q) becomes 1")
+def leaves_a_zero_to_divide_by(inverse, q):
+    return eliminated(inverse, q, one=0.0)
+
+
+@mutant("quant.eliminate", says="returned shape (1, 1)")
+def makes_it_smaller(inverse, q):
+    keep = torch.arange(len(inverse)) != q
+    return eliminate(inverse, q)[keep][:, keep]
+
+
+# ---- GPTQ ------------------------------------------------------------------------------------------------------------
+
+
+@mutant("quant.gptq", says="that is round to nearest")
+def takes_the_lower_factor(w, h, bits):
+    return columns_of(w, h, bits, rows=lambda u, i: 0 * u[i, i:])
+
+
+@mutant("quant.gptq", says="not of H")
+def factors_the_hessian(w, h, bits):
+    return columns_of(w, h, bits, factor=lambda h: torch.linalg.cholesky(h, upper=True))
+
+
+@mutant("quant.gptq", says="already rounded, which cannot move any more")
+def never_eliminates(w, h, bits):
+    return columns_of(w, h, bits, factor=lambda h: h.inverse(), loss=lambda off, error: (off * error).sum() / 2)
+
+
+@mutant("quant.gptq", says="before it is spread over U's row")
+def spreads_the_bare_error(w, h, bits):
+    return columns_of(w, h, bits, divide=False)
+
+
+@mutant("quant.gptq", says="the objective has a ½")
+def has_twice_the_loss(w, h, bits):
+    return columns_of(w, h, bits, loss=lambda off, error: error.square().sum())
+
+
+@mutant("quant.gptq", says="others have made up for a part")
+def sums_the_bare_errors(w, h, bits):
+    return columns_of(w, h, bits, loss=lambda off, error: off.square().sum() / 2)
+
+
+@mutant("quant.gptq", says="the grid comes from the weights as they came")
+def makes_a_new_grid_for_every_column(w, h, bits):
+    return columns_of(w, h, bits, regrid=True)
+
+
+@mutant("quant.gptq", says="that of the weight as it stands now")
+def measures_against_the_original(w, h, bits):
+    return columns_of(w, h, bits, moved=False)
+
+
+# ---- blocks ----------------------------------------------------------------------------------------------------------
+
+
+@mutant("quant.blocked", says="the divisor of column start + i is not U[i, i]")
+def keeps_the_local_divisor(w, h, bits, block):
+    return blocked_of(w, h, bits, block, pivot=1)
+
+
+@mutant("quant.blocked", says="is that of column start + i, not of i")
+def mends_the_divisor_and_breaks_the_row(w, h, bits, block):
+    return blocked_of(w, h, bits, block, row=1)
+
+
+@mutant("quant.blocked", says="that is the factor of another block")
+def counts_both_from_the_block(w, h, bits, block):
+    return blocked_of(w, h, bits, block, pivot=1, row=1)
+
+
+@mutant("quant.blocked", says="takes rows start to end of U")
+def passes_on_the_first_rows(w, h, bits, block):
+    return blocked_of(w, h, bits, block, behind=1)
+
+
+@mutant("quant.blocked", says="never hear of its errors")
+def forgets_the_columns_behind(w, h, bits, block):
+    return blocked_of(w, h, bits, block, lazy=False)
+
+
+@mutant("quant.blocked", says="the weights are still the wrong ones")
+def mends_the_report(w, h, bits, block):
+    return blocked_of(w, h, bits, block, pivot=1, loss=layer_loss)
+
+
+# ---- AWQ -------------------------------------------------------------------------------------------------------------
+
+
+@mutant("quant.awq", says="divide by s behind the rounding")
+def does_not_fold_back(w, x, bits, group, grid):
+    return searched(w, x, bits, group, grid, back=False)
+
+
+@mutant("quant.awq", says="the loss is that of the output")
+def compares_the_weights(w, x, bits, group, grid):
+    return searched(w, x, bits, group, grid, output=False)
+
+
+@mutant("quant.awq", says="the maximum is SmoothQuant's")
+def takes_the_maximum(w, x, bits, group, grid):
+    return searched(w, x, bits, group, grid, mean=False)
+
+
+@mutant("quant.awq", says="divide s by √")
+def does_not_centre(w, x, bits, group, grid):
+    return searched(w, x, bits, group, grid, centred=False)
+
+
+@mutant("quant.awq", says="i runs to grid − 1")
+def tries_alpha_one(w, x, bits, group, grid):
+    return searched(w, x, bits, group, grid, end=1)
+
+
+# ---- outliers --------------------------------------------------------------------------------------------------------
+
+
+@mutant("quant.outliers", says="still sets the step of its token")
+def lets_the_outlier_set_the_step(x, w, threshold):
+    return int8_of(x, w, threshold, own=False)
+
+
+@mutant("quant.outliers", says="only 8-bit weights are stored")
+def keeps_the_float_weights(x, w, threshold):
+    return int8_of(x, w, threshold, float_w=True)
+
+
+@mutant("quant.outliers", says="have to leave the integer product")
+def splits_nothing(x, w, threshold):
+    return int8_of(x, w, threshold, split=False)
+
+
+@mutant("quant.outliers", says="nan")
+def divides_by_an_empty_token(x, w, threshold):
+    return int8_of(x, w, threshold, guard=False)
+
+
+@mutant("quant.outliers", says="one step for each token")
+def has_one_step_for_all(x, w, threshold):
+    return int8_of(x, w, threshold, per_row=False)
+
+
+@mutant("quant.outliers", says="symmetric codes reach 127")
+def reaches_128(x, w, threshold):
+    return int8_of(x, w, threshold, grid=128)
+
+
+@mutant("quant.outliers", says="an integer product has no holes")
+def removes_single_numbers(x, w, threshold):
+    return int8_of(x, w, threshold, outlier=lambda x, threshold: x.abs() >= threshold)
+
+
+@mutant("quant.outliers", says="reaching the threshold is enough")
+def waits_until_it_is_passed(x, w, threshold):
+    return int8_of(x, w, threshold, outlier=lambda x, threshold: (x.abs() > threshold).any(0))
+
+
+# ---- NF4 -------------------------------------------------------------------------------------------------------------
+
+
+@mutant("quant.nf4", says="the halves are swapped")
+def puts_the_earlier_code_low(x, levels):
+    return block_of(x, levels, low_first=True)
+
+
+@mutant("quant.nf4", says="is ggml's order")
+def pairs_the_halves(x, levels):
+    return block_of(x, levels, order="halves")
+
+
+@mutant("quant.nf4", says="may be negative")
+def takes_the_largest_number(x, levels):
+    return block_of(x, levels, signed=True)
+
+
+@mutant("quant.nf4", says="not the one below")
+def takes_the_level_below(x, levels):
+    return block_of(x, levels, below=True)
+
+
+@mutant("quant.nf4", says="sixteen even steps")
+def has_even_steps(x, levels):
+    return block_of(x, levels, even=True)
+
+
+@mutant("quant.nf4", says="a block of zeros must not become nan")
+def divides_by_the_magnitude_of_nothing(x, levels):
+    packed, largest = ref.nf4_block(x, levels)
+    return (packed if largest else torch.zeros_like(packed)), largest
+
+
+# ---- the verdict -----------------------------------------------------------------------------------------------------
+
+
+@mutant("quant.decide", says="take the spread of the differences")
+def does_not_pair(exact, quantized, most):
+    return decision(exact, quantized, most, paired=False)
+
+
+@mutant("quant.decide", says="√n times better than one window")
+def takes_the_spread_of_one_window(exact, quantized, most):
+    return decision(exact, quantized, most, root=False)
+
+
+@mutant("quant.decide", says="divides by n − 1")
+def divides_by_n(exact, quantized, most):
+    return decision(exact, quantized, most, correct=0)
+
+
+@mutant("quant.decide", says="is the logarithm of the ratio")
+def forgets_the_exponential(exact, quantized, most):
+    return decision(exact, quantized, most, exp=False)
+
+
+@mutant("quant.decide", says="accept by the upper end")
+def accepts_by_the_middle(exact, quantized, most):
+    return decision(exact, quantized, most, by="value")
+
+
+@mutant("quant.decide", says="whatever is not proven bad")
+def accepts_the_doubtful(exact, quantized, most):
+    return decision(exact, quantized, most, by="low")
+
+
+@mutant("quant.decide", says="ruled by the hardest window")
+def averages_perplexities(exact, quantized, most):
+    return ratio_of_means(exact, quantized, most)
