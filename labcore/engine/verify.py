@@ -104,14 +104,32 @@ def _guarded(rule: Callable, verdict: Verdict, logits: Tensor, new_row: NewRow) 
     try:
         own = logits[verdict.first : verdict.first + 1 + verdict.one.num_draft_tokens].float()
         rows = _rows(verdict.one, new_row)
-        adjusted = adjust(own.clone(), rows) if any(map(adjusts, rows)) else own
-        broken = (~adjusted.amax(-1).isfinite()).nonzero().flatten().tolist()
-        if broken:
-            verdict.error = sample(own[broken[:1]], [rows[broken[0]]])[0].error  # says which way
+        p, broken = _laws(own, rows)
+        path, token = rule(verdict.one, p, rows[0].generator)
+        if reached := broken.intersection((0, *(node + 1 for node in path))):
+            first = min(reached)
+            verdict.error = sample(own[first : first + 1], [rows[first]])[0].error  # says what is wrong
         else:
-            rule(verdict, own, law(adjusted, [row.params for row in rows]), rows[0].generator)
+            _conclude(verdict, own, path, token)
     except Exception as error:
         verdict.error = f"sampling raised {type(error).__name__}: {error}"
+
+
+def _laws(own: Tensor, rows: list[SamplingRow]) -> tuple[Tensor, set[int]]:
+    """The target's law at every place, and the places that have none: 0 for every token. Nothing is wrong until the
+    answer arrives there: behind a draft that it forbids, a processor may well raise, or leave no token."""
+    adjusted = own.clone()
+    for i, row in enumerate(rows):
+        if adjusts(row):
+            try:
+                adjusted[i : i + 1] = adjust(own[i : i + 1].clone(), [row])
+            except Exception:
+                adjusted[i] = -torch.inf
+    broken = (~adjusted.amax(-1).isfinite()).nonzero().flatten().tolist()
+    adjusted[broken] = 0
+    p = law(adjusted, [row.params for row in rows])
+    p[broken] = 0
+    return p, set(broken)
 
 
 def _rows(one: ScheduledRequest, new_row: NewRow) -> list[SamplingRow]:
@@ -123,19 +141,19 @@ def _rows(one: ScheduledRequest, new_row: NewRow) -> list[SamplingRow]:
     return [new_row(one, tokens) for tokens in accepted]
 
 
-def _rejection(verdict: Verdict, own: Tensor, p: Tensor, generator: torch.Generator) -> None:
-    """Leviathan et al., arXiv:2211.17192, algorithm 1."""
-    one, count = verdict.one, verdict.one.num_draft_tokens
+def _rejection(one: ScheduledRequest, p: Tensor, generator: torch.Generator) -> tuple[list[int], int]:
+    """The accepted nodes and the token behind them. Leviathan et al., arXiv:2211.17192, algorithm 1."""
+    count = one.num_draft_tokens
     drafts, q = one.request.spec_token_ids[:count], one.request.spec_laws[:count]
     uniforms = torch.rand(count + 1, generator=generator, dtype=torch.float64)
     accepted, token = accept_chain(p, q.to(p), drafts, uniforms)
-    _conclude(verdict, own, list(range(accepted)), token)
+    return list(range(accepted)), token
 
 
-def _typical(verdict: Verdict, own: Tensor, p: Tensor, generator: torch.Generator) -> None:
+def _typical(one: ScheduledRequest, p: Tensor, generator: torch.Generator) -> tuple[list[int], int]:
     """The longest branch on which every node passes (the first of those), and a draw behind it. Cai et al.,
     arXiv:2401.10774, section 2.3.1."""
-    one, count = verdict.one, verdict.one.num_draft_tokens
+    count = one.num_draft_tokens
     parents = one.parents or list(range(-1, count - 1))
     drafts = torch.tensor(one.request.spec_token_ids[:count], device=p.device)
     passes = typical_accepts(p[[parent + 1 for parent in parents]], drafts).tolist()
@@ -146,7 +164,7 @@ def _typical(verdict: Verdict, own: Tensor, p: Tensor, generator: torch.Generato
     depth = depths(parents)
     best = max(branches, key=lambda node: -1 if node < 0 else depth[node])
     uniform = torch.rand(1, generator=generator, dtype=torch.float64).to(p.device)
-    _conclude(verdict, own, branches[best], int(pick(p[best + 1 : best + 2], uniform)))
+    return branches[best], int(pick(p[best + 1 : best + 2], uniform))
 
 
 def _conclude(verdict: Verdict, own: Tensor, path: list[int], token: int) -> None:

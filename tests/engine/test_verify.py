@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from random import Random
 
 import pytest
@@ -166,6 +167,31 @@ def test_a_broken_row_fails_alone(laws, acceptance):
     assert verdicts[0].error is None and verdicts[0].tokens
     assert verdicts[1].error == "sampling raised KeyError: 'broken processor'"
     assert "the largest logit is nan" in verdicts[2].error and not verdicts[2].tokens
+
+
+@pytest.mark.parametrize("laws", [None, torch.full((2, VOCAB), 1 / VOCAB)])
+@pytest.mark.parametrize("acceptance", ["exact", "typical"])
+def test_a_place_fails_only_if_the_answer_arrives_there(laws, acceptance):
+    """A grammar that forbids a token need not know how to go on behind it, and a draft may hold that token."""
+
+    def grammar(forbidden, output_ids, logits):
+        if 2 in output_ids:
+            raise KeyError("no way on")
+        return logits.index_fill(0, torch.tensor(forbidden), -torch.inf)
+
+    def silent(forbidden, output_ids, logits):
+        return logits.index_fill(0, torch.tensor([0, 1, 2, 3] if 2 in output_ids else forbidden), -torch.inf)
+
+    for refuses, text in ((grammar, "KeyError: 'no way on'"), (silent, "no token is allowed")):
+        for forbidden, error in (([2], None), ([0, 1, 3], text)):
+            params = SamplingParams(seed=3, logits_processors=[partial(refuses, forbidden)])
+            (verdict,) = verify(
+                [scheduled("a", params, Draft([2, 1], laws=laws))], torch.zeros(3, VOCAB), Rows(), acceptance
+            )
+            if error is None:
+                assert verdict.error is None and verdict.path == [] and verdict.tokens[0] in (0, 1, 3)
+            else:
+                assert error in verdict.error
 
 
 def test_nodes_see_their_branch_and_accepted_ones_move_up():
