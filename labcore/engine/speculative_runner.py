@@ -36,7 +36,7 @@ class SpeculativeRunner(ModelRunner):
         acceptance: str = "exact",
     ):
         super().__init__(model, storage, scheduler, cache, backend)
-        self.proposer, self.acceptance, self.num_branch_tokens = proposer, acceptance, scheduler.num_branch_tokens
+        self.proposer, self.acceptance, self.num_branch_tokens = proposer, acceptance, proposer.num_branch_tokens
         self.moves: list[BlockMove] = []  # not yet shown to the proposer
         self.step: SpeculationStep | None = None  # the pass that runs, its verdicts by request id, its likeliest tokens
         self.verdicts: dict[str, Verdict] = {}

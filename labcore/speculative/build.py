@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 
 from labcore.core.errors import InputError
@@ -30,6 +30,13 @@ METHODS: dict[str, Callable[..., Proposer]] = {
     "eagle3": eagle3,
     "adaptive": adaptive,
 }
+KINDS = {  # an option's annotation -> what it may be
+    "int": int,
+    "int | None": int | None,
+    "float": int | float,
+    "bool": bool,
+    "Sequence[int] | None": Sequence | None,
+}
 
 
 def build_proposer(speculative: Mapping, target: Target) -> Proposer:
@@ -37,12 +44,19 @@ def build_proposer(speculative: Mapping, target: Target) -> Proposer:
     not exist, or that makes no sense."""
     options = dict(speculative)
     method = options.pop("method", None)
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise InputError(f"speculative method {method!r}: must be one of {', '.join(METHODS)}")
-    known = list(signature(METHODS[method]).parameters)[1:]
+    parameters = signature(METHODS[method]).parameters
+    known = list(parameters)[1:]
     if unknown := sorted(set(options) - set(known)):
         raise InputError(f"speculative option {unknown[0]!r} is unknown; {method} has {', '.join(known) or 'none'}")
-    proposer = METHODS[method](target, **options)
-    if proposer.num_tokens < 1:
-        raise InputError(f"num_tokens={proposer.num_tokens!r}: must be 1 or more")
+    for name, value in options.items():
+        kind = KINDS.get(parameters[name].annotation, object)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind not in (bool, object)):
+            raise InputError(f"{name}={value!r}: must be {parameters[name].annotation}")
+    proposer, context = METHODS[method](target, **options), target.model.config.context
+    if not 1 <= proposer.num_tokens <= context:
+        raise InputError(
+            f"num_tokens={proposer.num_tokens}: must be 1 or more, and no more than the model's context of {context}"
+        )
     return proposer

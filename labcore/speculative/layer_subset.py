@@ -29,11 +29,13 @@ def subset(model: Llama, layers: Sequence[int], vocabulary: Sequence[int] | None
     """The decoder that runs only these layers of `model`, in this order, and shares every weight with it.
 
     vocabulary: its logits are those of these tokens only, None: of all. Raises InputError unless the layers rise and
-    exist.
+    exist, and so the tokens.
     """
     n_layers = model.config.n_layers
-    if not layers or list(layers) != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] < n_layers:
+    if not _rising(layers, n_layers):
         raise InputError(f"layers={list(layers)}: must be rising numbers from 0 to {n_layers - 1}, at least one")
+    if vocabulary is not None and not _rising(vocabulary, model.config.vocab):
+        raise InputError(f"draft_vocab: must be rising token ids from 0 to {model.config.vocab - 1}, at least one")
     with torch.device("meta"):
         part = Llama(replace(model.config, n_layers=len(layers))).eval().requires_grad_(False)
     part.embed_tokens, part.rope, part.norm = model.embed_tokens, model.rope, model.norm
@@ -44,3 +46,9 @@ def subset(model: Llama, layers: Sequence[int], vocabulary: Sequence[int] | None
     else:
         part.layers = nn.ModuleList(Renumbered(model.layers[i], place) for place, i in enumerate(layers))
     return part
+
+
+def _rising(numbers: Sequence[int], end: int) -> bool:
+    """Whether there are any, each larger than the one before it, from 0 to end - 1."""
+    some = list(numbers)
+    return bool(some) and some == sorted(set(some)) and 0 <= some[0] and some[-1] < end

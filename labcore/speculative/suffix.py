@@ -11,6 +11,7 @@ Source: Oliaro et al., SuffixDecoding, arXiv:2411.04975, section 3; its limit on
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -144,11 +145,14 @@ class SuffixProposer(Proposer):
         shared_capacity: int = 65536,
         branches: bool = True,
     ):
-        if not factor > 0 or not 0 < min_probability <= 1:
-            raise InputError(f"factor={factor}, min_probability={min_probability}: must be above 0, the latter up to 1")
+        if not 0 < factor < math.inf or not 0 < min_probability <= 1:
+            raise InputError(
+                f"factor={factor}, min_probability={min_probability}: must be above 0 and finite, the latter up to 1"
+            )
         self.num_tokens, self.factor, self.branches = num_tokens, factor, branches
         self.num_branch_tokens = num_tokens - 1 if branches else 0
         self.min_probability, self.depth, self.capacity = min_probability, depth, capacity
+        SuffixTrie(depth, capacity)  # raises now, not at the first request, for what makes no sense
         self.shared = SuffixTrie(depth, shared_capacity) if shared_capacity else None
         self.own: dict[str, tuple[SuffixTrie, Text, int]] = {}  # with the length of the prompt
 
@@ -182,4 +186,5 @@ class SuffixProposer(Proposer):
         for name in request_ids:
             if (own := self.own.pop(name, None)) is not None and self.shared is not None:
                 _, text, num_prompt_tokens = own
-                self.shared.extend(self.shared.new_text(), text.token_ids[num_prompt_tokens:])
+                if answer := text.token_ids[num_prompt_tokens:]:
+                    self.shared.extend(self.shared.new_text(), answer)

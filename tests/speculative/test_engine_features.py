@@ -152,6 +152,13 @@ def test_compiled_layers_can_be_tapped():
             assert near.min() > 0.99, (tap, near)
 
 
+def test_room_for_branches_is_no_room_for_a_chain():
+    """The scheduler may keep slots for more branch tokens than the proposer has; a chain ends where the answer does."""
+    options = {"speculative": {"method": "small_draft", "num_tokens": 5}, "num_branch_tokens": 4, "block_size": 2}
+    plain = serve(assemble(MODEL), PROMPTS, [greedy(20)] * 3)
+    assert serve(assemble(MODEL, **options), PROMPTS, [greedy(20)] * 3) == plain
+
+
 def test_options_that_do_not_exist_or_make_no_sense():
     from labcore.core.errors import InputError
 
@@ -161,6 +168,16 @@ def test_options_that_do_not_exist_or_make_no_sense():
         ("ngram", "speculative='ngram': must be a mapping"),
         ({"method": "ngram", "k": 3}, "speculative option 'k' is unknown; ngram has num_tokens"),
         ({"method": "ngram", "num_tokens": 0}, "num_tokens=0: must be 1 or more"),
+        ({"method": "ngram", "num_tokens": "3"}, "num_tokens='3': must be int"),
+        ({"method": "ngram", "num_tokens": 2.5}, "num_tokens=2.5: must be int"),
+        ({"method": "ngram", "num_tokens": True}, "num_tokens=True: must be int"),
+        ({"method": "suffix", "num_tokens": 10**9}, "num_tokens=1000000000: must be .* the model's context of 48"),
+        ({"method": "small_draft", "num_tokens": 10**9}, "num_tokens=1000000000: must be .* the model's context of 48"),
+        ({"method": "suffix", "capacity": 3}, "depth=16, capacity=3"),
+        ({"method": "suffix", "factor": float("inf")}, "factor=inf"),
+        ({"method": "layer_skip", "kept": 1}, "kept=1: must be Sequence"),
+        ({"method": "adaptive", "draft": {"method": "ngram"}, "probe": "x"}, "probe='x': must be int"),
+        ({"method": ["ngram"]}, "speculative method .* must be one of ngram"),
         ({"method": "ngram", "acceptance": "often"}, "acceptance='often': must be one of exact, typical"),
     ):
         with pytest.raises(InputError, match=text):

@@ -52,6 +52,13 @@ def test_layers_that_do_not_exist_or_rise(layers):
         subset(MODEL, layers)
 
 
+@pytest.mark.parametrize("tokens", [[], [3, 3, 5], [5, 3], [-1, 2], [1, 257]])
+def test_draft_tokens_that_do_not_exist_or_rise(tokens):
+    """A token twice would be drawn with the sum of two probabilities, and verified as if it had one of them."""
+    with pytest.raises(InputError, match="draft_vocab: must be rising token ids from 0 to 256"):
+        subset(MODEL, [0], tokens)
+
+
 @pytest.mark.parametrize("count", [0, 2])
 def test_an_early_exit_leaves_layers_out(count):
     with pytest.raises(InputError, match="runs 1 to 1 layers"):

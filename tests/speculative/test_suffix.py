@@ -127,3 +127,12 @@ def test_options_that_make_no_sense(options):
     with pytest.raises(InputError, match=next(iter(options))):
         proposer = SuffixProposer(**options)
         proposer.propose(step(("a", [1, 2, 3, 4], 4)))
+
+
+def test_requests_without_an_answer_leave_nothing():
+    proposer = SuffixProposer()
+    for name in "abc":
+        row = SpeculationRow(name, [1, 2, 3], 3, SamplingParams(), 0, 3, [0, 1, 2], [1], [], 0)
+        proposer.propose(SpeculationStep([row], None))
+        proposer.forget([name])
+    assert not proposer.shared.texts and not proposer.own
