@@ -154,7 +154,11 @@ def test_compiled_layers_can_be_tapped():
 
 def test_room_for_branches_is_no_room_for_a_chain():
     """The scheduler may keep slots for more branch tokens than the proposer has; a chain ends where the answer does."""
-    options = {"speculative": {"method": "small_draft", "num_tokens": 5}, "num_branch_tokens": 4, "block_size": 2}
+    options = {
+        "speculative": {"method": "small_draft", "seed": 1, "num_tokens": 5},
+        "num_branch_tokens": 4,
+        "block_size": 2,
+    }
     plain = serve(assemble(MODEL), PROMPTS, [greedy(20)] * 3)
     assert serve(assemble(MODEL, **options), PROMPTS, [greedy(20)] * 3) == plain
 
