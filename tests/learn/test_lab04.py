@@ -118,7 +118,7 @@ def test_a_pair_overlaps_as_asked_and_its_chains_yield_what_the_formula_says():
 
 def test_the_bias_of_typical_acceptance_is_the_librarys():
     p, q = laws((0.4, 0.35, 0.25), (0.2, 0.2, 0.6))
-    assert ref.typical_bias(p, q, 0.3, 0.09) == pytest.approx(float((typical_law(p, q) - p).abs().sum() / 2))
+    assert ref.typical_bias(p, q, 0.3, 0.09) == pytest.approx(float((typical_law(p, q, 0.3, 0.09) - p).abs().sum() / 2))
 
 
 def row(tokens, prompt, room, chosen=()):

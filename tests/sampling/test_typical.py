@@ -13,8 +13,8 @@ from tests.sampling.laws import cuts_of, integral  # noqa: E402
 from tests.sampling.test_rejection import random_laws  # noqa: E402
 
 
-def medusa(logits, candidates, temperature, posterior_threshold=0.3, posterior_alpha=0.09):
-    """The mask of FasterDecoding/Medusa, medusa/model/utils.py, evaluate_posterior, sampling == "typical"."""
+def medusa(logits, candidates, temperature, posterior_threshold=0.09, posterior_alpha=0.3):
+    """The mask of FasterDecoding/Medusa, medusa/model/utils.py, evaluate_posterior, as medusa_generate calls it."""
     posterior = torch.softmax(logits / temperature, dim=-1)
     chosen = torch.gather(posterior, dim=-1, index=candidates.unsqueeze(-1)).squeeze(-1)
     entropy = -torch.sum(posterior * torch.log(posterior + 1e-5), dim=-1)
@@ -34,11 +34,11 @@ def test_what_passes_is_what_medusa_passes(seed, temperature):
     assert torch.equal(found | near, medusa(logits, candidates, temperature) | near)
 
 
-def test_the_threshold_is_delta_for_a_certain_law_and_falls_with_entropy():
+def test_the_threshold_is_capped_by_epsilon_and_falls_with_entropy():
     certain, even = torch.eye(8, dtype=torch.float64)[0], torch.full((8,), 1 / 8, dtype=torch.float64)
     assert typical_threshold(certain).item() == pytest.approx(0.09)
-    assert typical_threshold(even).item() == pytest.approx(0.09 / 8)
-    assert typical_threshold(certain, epsilon=0.05).item() == 0.05
+    assert typical_threshold(even).item() == pytest.approx(0.3 / 8)
+    assert typical_threshold(certain, epsilon=0.5).item() == pytest.approx(0.3)
     assert typical_threshold(torch.stack((certain, even))).shape == (2,)
 
 

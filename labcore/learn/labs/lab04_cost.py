@@ -50,7 +50,7 @@ EXERCISES = (
         id="spec.typical",
         lab=LAB,
         title="What typical acceptance does to the distribution",
-        asked="Medusa reports twice the acceptance at temperature 0.7. Where does it come from?",
+        asked="Medusa keeps more drafts at temperature 0.7 than rejection sampling would. Where does it come from?",
         spec="Write `typical_bias(p, q, epsilon, delta)`. Typical acceptance keeps a draft x ~ `q` if p(x) > "
         "min(ε, δ·exp(−H)), where H = −Σ p log p (natural logarithm, 0·log 0 = 0); otherwise the token is drawn from "
         "`p`. Return the **total variation** between the law of the token that comes out and `p`: half the sum of the "
