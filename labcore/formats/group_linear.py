@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from labcore.formats.group_codes import GroupCodes
 
 INT4_GROUPS, INT4_OUTPUTS = (32, 64, 128, 256), 16  # what _weight_int4pack_mm_for_cpu accepts; outputs: a multiple of
+INT8_STRIDE = 16  # columns that _weight_int8pack_mm reads at once (8 without AVX-512), unchecked past the end of a row
 
 
 class GroupLinear(nn.Module):
@@ -54,11 +55,11 @@ class GroupLinear(nn.Module):
         bias = None if self.bias is None else self.bias.to(x.dtype)
         if self.path == "dequantized":
             return F.linear(x, self.weight.to(x.dtype), bias)
-        rows = x.flatten(0, -2)
+        rows = x.reshape(-1, x.shape[-1])
         if self.columns is not None:
             rows = rows[:, self.columns]
         y = self._int4(rows.bfloat16().contiguous()) if self.path == "int4" else self._int8(rows)
-        y = y.to(x.dtype).unflatten(0, x.shape[:-1])
+        y = y.to(x.dtype).view(*x.shape[:-1], y.shape[-1])
         return y if bias is None else y + bias
 
     def _int4(self, x: Tensor) -> Tensor:
@@ -78,4 +79,4 @@ def _path(weight: GroupCodes) -> str:
         return "dequantized"
     if weight.bits <= 4 and columns // groups in INT4_GROUPS and out % INT4_OUTPUTS == 0:
         return "int4"
-    return "int8"
+    return "dequantized" if columns // groups % INT8_STRIDE else "int8"

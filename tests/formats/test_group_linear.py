@@ -32,6 +32,8 @@ CASES = [
     (48, 128, 1, 8, None, "int8"),
     (40, 576, 9, 8, "shuffled", "int8"),
     (16, 64, 2, 4, "uneven", "dequantized"),
+    (7, 15, 5, 4, None, "dequantized"),  # the kernel of 8 bits reads 8 or 16 columns at a time, past the end of these
+    (24, 72, 3, 8, None, "dequantized"),
 ]
 
 
@@ -41,7 +43,7 @@ def test_y_is_that_of_the_dequantized_weight(out, columns, groups, bits, order, 
     bias = torch.arange(float(out))
     layer = GroupLinear(w, bias)
     assert layer.path == path
-    for shape in [(1, columns), (5, columns), (2, 3, columns)]:
+    for shape in [(columns,), (1, columns), (5, columns), (2, 3, columns)]:
         x = torch.randn(shape, generator=torch.Generator().manual_seed(2))
         expected = torch.nn.functional.linear(x.double(), w.dequantize().double(), bias.double())
         assert layer(x).shape == expected.shape
