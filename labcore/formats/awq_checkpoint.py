@@ -40,7 +40,7 @@ def unpack_awq(parts: dict[str, Tensor]) -> GroupCodes:
     """The weight behind the three tensors; DataError if they do not belong together."""
     qweight, qzeros, scales = (parts[name] for name in PARTS)
     groups, out = scales.shape
-    if qweight.shape[1] * 8 != out or qzeros.shape != (groups, out / 8) or qweight.shape[0] % groups:
+    if not groups or qweight.shape[1] * 8 != out or qzeros.shape != (groups, out / 8) or qweight.shape[0] % groups:
         raise DataError(
             f"qweight {tuple(qweight.shape)} and qzeros {tuple(qzeros.shape)} do not fit scales {tuple(scales.shape)}"
         )

@@ -43,7 +43,7 @@ def unpack_gptq(parts: dict[str, Tensor], bits: int, version: int = 2) -> GroupC
     qweight, qzeros, scales, g_idx = (parts[name] for name in PARTS)
     groups, out = scales.shape
     columns = len(g_idx)
-    if qweight.shape != (columns * bits / 32, out) or qzeros.shape != (groups, out * bits / 32):
+    if not groups or qweight.shape != (columns * bits / 32, out) or qzeros.shape != (groups, out * bits / 32):
         raise DataError(
             f"qweight {tuple(qweight.shape)} and qzeros {tuple(qzeros.shape)} do not fit {columns} inputs, {out} "
             f"outputs and {groups} groups of {bits}-bit codes"

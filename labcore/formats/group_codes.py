@@ -23,13 +23,18 @@ class GroupCodes:
     g_idx: Tensor | None = None
 
     def __post_init__(self):
+        if self.codes.ndim != 2 or self.codes.dtype != torch.uint8:
+            raise InputError(f"codes {tuple(self.codes.shape)} of {self.codes.dtype}; they must be a matrix of uint8")
         out, columns = self.codes.shape
-        groups = self.scale.shape[1]
-        if self.scale.shape != (out, groups) or self.zero.shape != self.scale.shape:
+        groups = self.scale.shape[-1] if self.scale.ndim else 0
+        if not groups or self.scale.shape != (out, groups) or self.zero.shape != self.scale.shape:
             raise InputError(
                 f"scales {tuple(self.scale.shape)} and zeros {tuple(self.zero.shape)} for {out} rows; both must be "
-                f"[{out}, groups]"
+                f"[{out}, groups] with one group or more"
             )
+        broken = ~self.zero.isfinite() | (self.zero != self.zero.round())
+        if broken.any():
+            raise InputError(f"a zero is {self.zero[broken][0].item()}; a zero is one of the codes, so a whole number")
         if self.codes.numel() and int(self.codes.max()) >= 2**self.bits:
             raise InputError(f"a code is {int(self.codes.max())}; {self.bits} bits hold 0 to {2**self.bits - 1}")
         if self.g_idx is None and columns % groups:

@@ -132,6 +132,12 @@ def test_act_order_is_said_in_the_config(tmp_path):
         (lambda: GroupCodes(weight(bits=4).codes, torch.ones(32, 1), torch.ones(32, 1), 3), "code is 15; 3 bits"),
         (lambda: GroupCodes(weight().codes, torch.ones(32, 2), torch.ones(32, 1), 4), r"\(32, 1\)"),
         (lambda: GroupCodes(weight().codes, torch.ones(32, 2), torch.ones(32, 2), 4, torch.full((64,), 2)), "g_idx"),
+        (lambda: GroupCodes(weight().codes.int(), torch.ones(32, 2), torch.ones(32, 2), 4), "torch.int32; .* uint8"),
+        (lambda: GroupCodes(weight().codes[0], torch.ones(1, 2), torch.ones(1, 2), 4), r"codes \(64,\)"),
+        (lambda: GroupCodes(weight().codes, torch.ones(32), torch.ones(32), 4), r"scales \(32,\)"),
+        (lambda: GroupCodes(weight().codes, torch.ones(32, 0), torch.ones(32, 0), 4), "one group or more"),
+        (lambda: GroupCodes(weight().codes, torch.ones(32, 2), torch.full((32, 2), 7.5), 4), "a zero is 7.5; .* whole"),
+        (lambda: GroupCodes(weight().codes, torch.ones(32, 2), torch.full((32, 2), torch.nan), 4), "a zero is nan"),
     ],
 )  # fmt: skip
 def test_what_a_layout_has_no_place_for_is_one_sentence(make, message):
@@ -192,6 +198,10 @@ def test_parts_that_do_not_belong_together(tmp_path):
         unpack_gptq(parts | {"g_idx": parts["g_idx"][:63]}, 4)
     with pytest.raises(DataError, match="g_idx must name"):
         unpack_gptq(parts | {"g_idx": parts["g_idx"] + 1}, 4)
+    with pytest.raises(DataError, match="0 groups"):
+        unpack_gptq(parts | {"qzeros": parts["qzeros"][:0], "scales": parts["scales"][:0]}, 4)
     parts = pack_awq(weight())
     with pytest.raises(DataError, match="do not fit scales"):
         unpack_awq(parts | {"qzeros": parts["qzeros"][:1]})
+    with pytest.raises(DataError, match=r"do not fit scales \(0, 32\)"):
+        unpack_awq(parts | {"qzeros": parts["qzeros"][:0], "scales": parts["scales"][:0]})
