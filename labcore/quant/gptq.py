@@ -42,7 +42,7 @@ def gptq(
     order: str = "none",
     groups: str = "reference",
 ) -> GPTQResult:
-    """Quantize w [out, in] for inputs whose Hessian is h [in, in] (see `hessian`); computed in the type of w.
+    """Quantize w [out, in] for inputs whose Hessian is h [in, in] (see `hessian`), both float32 or both float64.
 
     block: columns after which the columns behind them are updated, all at once; a matter of speed alone.
     order: "act" takes the columns with the most activation energy (largest diagonal of h) first.
@@ -52,7 +52,7 @@ def gptq(
     A column without activations has nothing to lose and becomes 0.
     Raises InputError for input that is not finite, and for a Hessian that no damping makes positive definite.
     """
-    _check(w, h, block, order, groups)
+    _check(w, h, block, damp, order, groups)
     w, h, size = w.clone(), h.clone(), spec.group_size(w.shape[1])
     dead = h.diagonal() == 0
     h[dead, dead] = 1
@@ -142,11 +142,15 @@ def layer_loss(w: Tensor, quantized: Tensor, h: Tensor) -> float:
     return ((delta @ h) * delta).sum().item() / 2
 
 
-def _check(w: Tensor, h: Tensor, block: int, order: str, groups: str) -> None:
+def _check(w: Tensor, h: Tensor, block: int, damp: float, order: str, groups: str) -> None:
     check_weight(w)
     if h.shape != (w.shape[1], w.shape[1]):
         raise InputError(f"a Hessian of shape {tuple(h.shape)} for a weight with {w.shape[1]} input columns")
+    if w.dtype != h.dtype or w.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"a weight of {w.dtype} and a Hessian of {h.dtype}; give both in float32 or both in float64")
     check_finite(h, "Hessian")
+    if not 0 <= damp <= MOST_DAMPING:
+        raise InputError(f"damp={damp}: the share of the mean diagonal that is added is 0 to {MOST_DAMPING:g}")
     if block < 1:
         raise InputError(f"block={block}: a block has at least one column")
     if order not in ORDERS or groups not in GROUPS:

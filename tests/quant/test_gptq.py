@@ -186,6 +186,13 @@ def test_bad_input_is_one_sentence():
     h[3, 4] = torch.inf
     with pytest.raises(InputError, match=r"Hessian \[3, 4\] is inf"):
         gptq(w, h, QuantSpec(4))
+    w, h = problem()
+    for first, second in ((w.float(), h), (w, h.float()), (w.half(), h.half()), (w.bfloat16(), h.bfloat16())):
+        with pytest.raises(InputError, match=r"weight of torch\..* and a Hessian of torch\..*; give both in float32"):
+            gptq(first, second, QuantSpec(4))
+    for damp in (-0.01, 1.5, float("nan")):
+        with pytest.raises(InputError, match=rf"damp={damp}: .* is 0 to 1"):
+            gptq(w, h, QuantSpec(4), damp=damp)
     with pytest.raises(InputError, match="order='descending'"):
         gptq(*problem(), QuantSpec(4), order="descending")
     with pytest.raises(InputError, match="block=0"):
