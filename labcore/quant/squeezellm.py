@@ -75,8 +75,15 @@ def fisher_diagonal(model: Llama, rows: Tensor) -> dict[str, Tensor]:
 
 
 def squeeze(w: Tensor, fisher: Tensor, bits: int, *, outliers: float = 0.0, sensitive: float = 0.0) -> CodebookWeight:
-    """w [out, in] on 2^bits levels a row, weighted by fisher [out, in]; outliers, sensitive: shares kept sparsely."""
+    """w [out, in] on 2^bits levels a row, bits 1 to 8, weighted by fisher [out, in].
+
+    outliers, sensitive: shares kept sparsely, 0 to 1.
+    """
     check_weight(w)
+    if not 1 <= bits <= 8:
+        raise InputError(f"bits={bits}: codes have 1 to 8 bits")
+    if not (0 <= outliers <= 1 and 0 <= sensitive <= 1):
+        raise InputError(f"outliers={outliers}, sensitive={sensitive}: shares of the matrix are 0 to 1")
     if fisher.shape != w.shape or not (fisher.isfinite() & (fisher >= 0)).all():
         raise InputError(
             f"sensitivities of shape {tuple(fisher.shape)} for a weight of {tuple(w.shape)}; give one "

@@ -144,3 +144,14 @@ def test_sensitivities_must_fit():
         squeeze(w, torch.ones(4, 7), 4)
     with pytest.raises(InputError, match="one finite number, 0 or more"):
         squeeze(w, -torch.ones(4, 8), 4)
+
+
+def test_bits_and_shares_must_exist():
+    w = single(4, 8)
+    for bits in (0, 9):
+        with pytest.raises(InputError, match=f"bits={bits}: codes have 1 to 8 bits"):
+            squeeze(w, w.square(), bits)
+    for shares in ({"outliers": 1.5}, {"sensitive": -0.1}, {"outliers": float("nan")}):
+        with pytest.raises(InputError, match="shares of the matrix are 0 to 1"):
+            squeeze(w, w.square(), 4, **shares)
+    assert squeeze(w, w.square(), 1, outliers=1.0).dequantize().equal(w)
