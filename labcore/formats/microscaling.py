@@ -95,5 +95,6 @@ def decode_e2m1(codes: Tensor) -> Tensor:
 def _blocks(x: Tensor, block: int) -> Tensor:
     if not x.numel():
         raise InputError(f"a tensor of shape {tuple(x.shape)} has nothing to quantize")
-    groups.check_finite(x, "element")
-    return groups.split(x.float(), -1, block)
+    x = x.float()
+    groups.check_finite(x, "element")  # as float32: a larger float64 is infinite there
+    return groups.split(x, -1, block)

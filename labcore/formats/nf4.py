@@ -118,8 +118,9 @@ def quantize(x: Tensor, kind: str = "nf4", block: int = 64, *, double: bool = Fa
     """
     if block < 1 or not x.numel():
         raise InputError(f"block={block} for a tensor of {x.numel()} elements; both must be 1 or more")
-    check_finite(x, "element")
-    blocks = _blocks(x.float().flatten(), block)
+    x = x.float()
+    check_finite(x, "element")  # as float32: a larger float64 is infinite there
+    blocks = _blocks(x.flatten(), block)
     absmax = blocks.abs().amax(1)
     table = levels(kind)
     order = table.argsort(stable=True)  # FP4's codes are not in the order of their levels

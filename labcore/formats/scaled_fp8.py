@@ -49,8 +49,8 @@ def quantize(x: Tensor, tile: tuple[int | None, int | None] = ROW, format: Float
         raise InputError(f"a tensor of shape {tuple(x.shape)}; FP8 tiles need a matrix")
     if any(size is not None and size < 1 for size in tile):
         raise InputError(f"tile={tile}: a tile has at least one row and one column; None means all of them")
-    check_finite(x, "element")
     x = x.float()
+    check_finite(x, "element")  # as float32: a larger float64 is infinite there
     rows, columns = (size or whole for size, whole in zip(tile, x.shape, strict=True))
     padded = F.pad(x, (0, -x.shape[1] % columns, 0, -x.shape[0] % rows))
     largest = padded.abs().unflatten(1, (-1, columns)).unflatten(0, (-1, rows)).amax((1, 3))

@@ -111,6 +111,8 @@ def test_what_cannot_be_quantized_is_one_sentence():
     for quantize in (microscaling.mxfp4, microscaling.nvfp4, scaled_fp8.quantize):
         with pytest.raises(InputError, match=r"element \[1, 3\] is nan"):
             quantize(bad)
+        with pytest.raises(InputError, match=r"element \[1, 3\] is inf"):  # in float32
+            quantize(bad.double().nan_to_num(1e300))
     with pytest.raises(InputError, match="33 elements"):
         microscaling.mxfp4(torch.ones(2, 33))
     with pytest.raises(InputError, match=r"shape \(2, 0\)"):

@@ -105,6 +105,8 @@ def test_bits_per_weight():
 def test_what_cannot_be_quantized_is_one_sentence():
     with pytest.raises(InputError, match=r"element \[1\] is inf"):
         nf4.quantize(torch.tensor([1.0, float("inf")]))
+    with pytest.raises(InputError, match=r"element \[1\] is inf"):
+        nf4.quantize(torch.tensor([1.0, 1e300], dtype=torch.float64))
     with pytest.raises(InputError, match="0 elements"):
         nf4.quantize(torch.zeros(0))
     with pytest.raises(InputError, match="block=0"):
