@@ -13,19 +13,30 @@ A group of zeros gets the range [-1, 1]. Ties round to even, as torch.round does
 import torch
 from torch import Tensor
 
+from labcore.core.errors import InputError
 from labcore.quant.spec import QuantizedWeight, QuantSpec, check_weight
 
 
 def choose_grid(w: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
-    """Scale and zero, shaped [...], for groups w [..., group]."""
+    """Scale and zero, shaped [...], for groups w [..., group]. InputError for a scale that w's type cannot hold."""
     low, high = w.amin(-1).clamp(max=0), w.amax(-1).clamp(min=0)
     empty = (low == 0) & (high == 0)
     low, high = low.masked_fill(empty, -1), high.masked_fill(empty, 1)
     if spec.symmetric:
-        scale = 2 * torch.maximum(-low, high) / spec.highest
+        scale = _checked(2 * torch.maximum(-low, high) / spec.highest)
         return scale, torch.full_like(scale, spec.centre)
-    scale = (high - low) / spec.highest
+    scale = _checked((high - low) / spec.highest)
     return scale, (-low / scale).round()
+
+
+def _checked(scale: Tensor) -> Tensor:
+    lost = ~scale.isfinite() | (scale == 0)
+    if lost.any():
+        raise InputError(
+            f"the scale of a group is {scale[lost][0].item():g} in {scale.dtype}: its weights leave the range of the "
+            "type; normalize the weight first"
+        )
+    return scale
 
 
 def to_codes(w: Tensor, scale: Tensor, zero: Tensor, spec: QuantSpec) -> Tensor:

@@ -83,6 +83,16 @@ def test_what_is_stored_differs_by_the_rounding_of_the_scale():
         quantize_weight(1e-9 * weight(6, 48), QuantSpec(4)).stored()
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_scale_outside_the_type_is_one_sentence(symmetric):
+    spec = QuantSpec(8, None, symmetric)
+    for w, scale in ((weight(4, 48, dtype=torch.float32).sign() * 3e38, "inf"), (torch.full((4, 48), 1e-44), "0")):
+        w[:, :24] *= -1
+        with pytest.raises(InputError, match=f"the scale of a group is {scale} in torch.float32"):
+            quantize_weight(w, spec)
+        assert quantize_weight(w.double(), spec).dequantize().isfinite().all()
+
+
 def test_bad_input_is_one_sentence():
     w = weight(4, 576)
     with pytest.raises(InputError, match=r"group=128 does not divide rows of 576 weights; groups that do: .*64.*576"):
