@@ -23,7 +23,13 @@ SIGMAS = 1.96  # of a normal interval with 95 % coverage
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % interval: windows are taken as independent draws from the text's source."""
+    """A mean with its interval, 1.96 standard errors to each side; windows are taken as independent draws from the
+    text's source.
+
+    1.96 is the normal distribution's number and serves any count of windows, though the error is estimated from the
+    same few: the 95 % hold for many windows, 8 of them cover about 91 % (Student's t, 7 degrees of freedom, would take
+    2.36).
+    """
 
     value: float
     low: float
