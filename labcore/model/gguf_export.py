@@ -7,13 +7,14 @@ Source: llama.cpp, convert_hf_to_gguf.py (LlamaModel.permute and set_gguf_parame
 """
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from labcore.core.errors import DataError
+from labcore.core.errors import DataError, FetchError, InputError
 from labcore.formats.gguf_writer import Tensor, Value, write_gguf
 from labcore.formats.safetensors_folder import SafetensorsFolder
 from labcore.model import pretokenizer
@@ -98,14 +99,20 @@ def _vocabulary(folder: SafetensorsFolder, tokenizer: Tokenizer) -> dict[str, Va
     }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Export, and print the file's path; 2 for bad input."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="Hugging Face folder: config.json, tokenizer.json, *.safetensors")
     parser.add_argument("file", type=Path, help="GGUF file to write")
     parser.add_argument("--type", default="F16", help="block format of the matrices, such as Q4_K (default: F16)")
-    options = parser.parse_args()
-    print(export_gguf(options.folder, options.file, lambda name: options.type))
+    options = parser.parse_args(arguments)
+    try:
+        print(export_gguf(options.folder, options.file, lambda name: options.type))
+    except (InputError, FetchError) as error:
+        print(f"labcore.model.gguf_export: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 from labcore.core.errors import DataError  # noqa: E402
-from labcore.model.gguf_export import export_gguf  # noqa: E402
+from labcore.model.gguf_export import export_gguf, main  # noqa: E402
 from labcore.model.loader import load_model, open_checkpoint  # noqa: E402
 from labcore.quant import windows  # noqa: E402
 from labcore.quant.baseline import baseline  # noqa: E402
@@ -70,3 +70,17 @@ def test_a_pre_tokenizer_without_a_name_is_one_sentence(tmp_path):
     with pytest.raises(DataError, match="no name for this tokenizer's pre-tokenizer"):
         export_gguf(tmp_path, tmp_path / "out.gguf")
     assert not (tmp_path / "out.gguf").exists()
+
+
+def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path, capsys):
+    out = tmp_path / "out.gguf"
+    for arguments, sentence in [
+        ([str(tmp_path / "none"), str(out)], "none: no such folder"),
+        ([str(baseline()), str(out), "--type", "Q9"], "Q9"),
+        ([str(baseline()), str(tmp_path / "none" / "out.gguf")], "cannot write"),
+    ]:
+        assert main(arguments) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("labcore.model.gguf_export: ") and sentence in said and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+    assert main([str(baseline()), str(out)]) == 0 and capsys.readouterr().out == f"{out}\n"
