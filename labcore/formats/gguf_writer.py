@@ -131,6 +131,10 @@ def value_type(value: Value, key: str) -> int:
 
 def _element_type(values: list | np.ndarray, key: str) -> int:
     if isinstance(values, np.ndarray):
+        if values.ndim != 1:
+            raise InputError(
+                f"metadata {key!r} is an array of shape {values.shape}; give one dimension, or a nested list"
+            )
         for type_id, dtype in SCALARS.items():
             if values.dtype == np.dtype(dtype):
                 return type_id
@@ -154,9 +158,21 @@ def _value(value: Value, type_id: int, key: str) -> bytes:
     if type_id not in SCALARS or isinstance(value, str | list | tuple | np.ndarray):
         raise InputError(f"metadata {key!r} is {value!r:.60}, which is no value of type {type_id}")
     dtype = np.dtype(SCALARS[type_id])
-    if dtype.kind in "iu" and not np.iinfo(dtype).min <= value <= np.iinfo(dtype).max:
+    if not _holds(dtype, value):
         raise InputError(f"metadata {key!r} is {value}, which {dtype.name} does not hold")
     return np.asarray(value).astype(dtype).tobytes()
+
+
+def _holds(dtype: np.dtype, value: bool | int | float) -> bool:
+    """Whether `value` survives as `dtype`: whole and in range under integers, finite under floats if it was so."""
+    if dtype.kind == "f":
+        try:
+            struct.pack(f"<{dtype.char}", value)
+        except OverflowError:
+            return False
+        return True
+    limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return limits[0] <= value <= limits[1] and value == int(value)
 
 
 def _string(text: str) -> bytes:

@@ -1,5 +1,7 @@
 """Writing GGUF: what we write, we, gguf-py and llama.cpp read; the real model's file comes back byte for byte."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -136,6 +138,10 @@ def test_whatever_is_written_is_read_again(tmp_path_factory, metadata, shapes, a
         ({"a": 2**64}, {}, "does not fit into 64 bits"),
         ({"a": [1, "b"]}, {}, "mixes types"),
         ({"a": np.zeros(2, np.complex64)}, {}, "complex64"),
+        ({"a": np.zeros((2, 3), np.int32)}, {}, r"'a' is an array of shape \(2, 3\)"),
+        ({"a": [np.zeros((), np.int32)]}, {}, r"'a' is an array of shape \(\)"),
+        ({"a": 1e39}, {}, "'a' is 1e\\+39, which float32 does not hold"),
+        ({"a": [0.5, -1e39]}, {}, "'a' is -1e\\+39, which float32"),
         ({"a": "\ud800"}, {}, "lone surrogate"),
         ({"general.alignment": 12}, {}, "multiple of 8"),
         ({}, {"x" * 64: Tensor.encode(np.zeros(32, np.float32))}, "64 bytes"),
@@ -152,10 +158,20 @@ def test_what_gguf_cannot_hold_is_one_sentence_and_no_file(tmp_path, metadata, m
 def test_types_that_do_not_hold_the_value(tmp_path):
     with pytest.raises(InputError, match="'a' is 300, which uint8"):
         write_gguf(tmp_path / "bad.gguf", {"a": 300}, {}, {"a": 0})
+    for type_id, value, name in [(4, 0.5, "uint32"), (11, -0.5, "int64"), (7, 7, "bool"), (6, 1e300, "float32")]:
+        with pytest.raises(InputError, match=re.escape(f"'a' is {value}, which {name} does not hold")):
+            write_gguf(tmp_path / "bad.gguf", {"a": value}, {}, {"a": type_id})
     with pytest.raises(InputError, match="no value of type 99"):
         write_gguf(tmp_path / "bad.gguf", {"a": 300}, {}, {"a": 99})
     with pytest.raises(InputError, match="cannot write"):
         write_gguf(tmp_path / "missing" / "bad.gguf", {}, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_float_beyond_float32_and_a_whole_float_have_their_types(tmp_path):
+    values = {"a": 1e39, "b": 7.0, "c": 3.4028235e38, "d": float("-inf"), "e": True}
+    file = GGUFFile(write_gguf(tmp_path / "some.gguf", values, {}, {"a": 12, "b": 4, "e": 0}))
+    assert file.metadata == values | {"b": 7, "c": float(np.finfo(np.float32).max), "e": 1}
 
 
 def test_a_truncated_block_is_refused_by_the_reader(written, tmp_path):
