@@ -5,7 +5,7 @@ says under "quantization_config" which of the two layouts it is, so that vLLM or
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -16,17 +16,24 @@ from labcore.formats import awq_checkpoint, gptq_checkpoint
 from labcore.formats.group_codes import GroupCodes
 from labcore.formats.safetensors_folder import SafetensorsFolder
 
-LAYOUTS = ("gptq", "gptq_v2", "awq")
+BITS = {"gptq": gptq_checkpoint.BITS, "gptq_v2": gptq_checkpoint.BITS, "awq": (4,)}  # that each layout holds
+LAYOUTS = tuple(BITS)
 MARK = ".qweight"
 
 
 def write_quantized(
-    path: str | Path, layout: str, weights: Mapping[str, GroupCodes], others: Mapping[str, Tensor], config: dict
+    path: str | Path,
+    layout: str,
+    weights: Mapping[str, GroupCodes],
+    others: Mapping[str, Tensor],
+    config: dict,
+    files: Iterable[Path] = (),
 ) -> Path:
     """Write `weights` packed by `layout` ("gptq" is version 1, "gptq_v2" version 2, "awq") and `others` as they are.
 
-    config: the model's config.json, to which the quantization_config is added; it is written last, so that a folder
-    with a config is whole. InputError, before anything is written, for a weight the layout has no place for.
+    files: copied under their names. config: the model's config.json, to which the quantization_config is added; it is
+    written last, so that a folder with a config is whole. InputError, before anything is written, for a weight the
+    layout has no place for.
     """
     try:
         from safetensors.torch import save
@@ -46,6 +53,8 @@ def write_quantized(
     except OSError as error:
         raise InputError(f"cannot make the folder {path} ({error.strerror}): give another one") from None
     atomic_write(folder / "model.safetensors", save(tensors, {"format": "pt"}))
+    for file in files:
+        atomic_write(folder / file.name, file.read_bytes())
     atomic_write(folder / "config.json", json.dumps(config | {"quantization_config": described}, indent=2) + "\n")
     return folder
 
@@ -77,14 +86,22 @@ def read_quantized(path: str | Path) -> tuple[dict[str, GroupCodes], dict[str, T
     return weights, {name: folder.tensor(name) for name in folder.files if name not in packed}
 
 
-def quantization_config(layout: str, weights: Mapping[str, GroupCodes]) -> dict:
-    """What config.json says about `weights`; InputError if they do not share bits and group size."""
+def check_bits(layout: str, bits: int) -> None:
+    """InputError unless there is such a layout and it holds codes of so many bits."""
     if layout not in LAYOUTS:
         raise InputError(f"layout={layout!r}; the layouts are {', '.join(LAYOUTS)}")
+    if bits not in BITS[layout]:
+        raise InputError(f"bits={bits}: the layout {layout} holds codes of {', '.join(map(str, BITS[layout]))} bits")
+
+
+def quantization_config(layout: str, weights: Mapping[str, GroupCodes]) -> dict:
+    """What config.json says about `weights`; InputError if they do not share group size and bits, or the layout
+    does not hold so many."""
     kinds = {(weight.bits, _group_size(weight)) for weight in weights.values()}
     if len(kinds) != 1:
         raise InputError(f"the weights have (bits, group size) {sorted(kinds)}; a checkpoint has one of each")
     ((bits, group),) = kinds
+    check_bits(layout, bits)
     if layout == "awq":
         return {"quant_method": "awq", "bits": bits, "group_size": group, "zero_point": True, "version": "gemm"}
     centred = all(bool((weight.zero == 2 ** (bits - 1)).all()) for weight in weights.values())

@@ -1,6 +1,5 @@
 """Quantized models as folders that others can serve, and back: the GPTQ and AWQ layouts of the Hugging Face hub."""
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -17,7 +16,8 @@ from labcore.quant.apply import install
 from labcore.quant.calibrate import linears
 from labcore.quant.spec import QuantizedWeight, QuantSpec
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+COPIED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+COPIED += ("generation_config.json",)
 
 
 def save_quantized(model: Llama, source: str | Path, out: str | Path, layout: str = "gptq_v2") -> Path:
@@ -36,11 +36,9 @@ def save_quantized(model: Llama, source: str | Path, out: str | Path, layout: st
             )
         weights[f"model.{name}"] = stored.group_codes()
     others = {_hub_name(name): parameter.detach().half() for name, parameter in model.named_parameters()}
-    path = write_quantized(out, layout, weights, others, folder.config)
-    for name in TOKENIZER_FILES:
-        if (folder.path / name).is_file():
-            shutil.copyfile(folder.path / name, path / name)
-    return path
+    config = {key: value for key, value in folder.config.items() if key != "dtype"}  # the newer name of torch_dtype
+    files = [folder.path / name for name in COPIED if (folder.path / name).is_file()]
+    return write_quantized(out, layout, weights, others, config | {"torch_dtype": "float16"}, files)
 
 
 def load_quantized(path: str | Path) -> Llama:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 
 from labcore.core.errors import InputError
@@ -15,16 +16,17 @@ WINDOWS, LENGTH = 32, 512  # of calibration text
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `labcore quantize`."""
-    parser.add_argument("checkpoint", help="a folder of safetensors, a hub id, or 'baseline'")
+    parser.add_argument("checkpoint", help="a folder of safetensors in float, a hub id, or 'baseline'")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; must not exist")
     parser.add_argument("--method", choices=METHODS, default="gptq", help="default: gptq")
-    parser.add_argument("--bits", type=int, default=4, help="2 to 8; checkpoints of others hold 4 or 8 (default: 4)")
+    parser.add_argument("--bits", type=int, default=4, help="2, 3, 4 or 8; awq holds 4 alone (default: 4)")
     parser.add_argument("--group", type=int, default=64, help="weights that share a scale (default: 64)")
     parser.add_argument("--layout", choices=("gptq", "gptq_v2", "awq"), default="gptq_v2", help="default: gptq_v2")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Quantize, write, and say what became of the bytes."""
+    """Quantize, write, and say what became of the bytes. InputError, before any work, for what cannot be written."""
+    from labcore.formats.quantized_folder import check_bits
     from labcore.model.checkpoints import fetch
     from labcore.model.loader import load_model, open_checkpoint
     from labcore.quant import corpus, methods, windows
@@ -34,13 +36,15 @@ def run(args: argparse.Namespace) -> int:
     from labcore.quant.checkpoint import save_quantized
     from labcore.quant.spec import QuantSpec
 
-    if args.out.exists():
-        raise InputError(f"--out {args.out} is there already; name a folder that is not")
+    check_bits(args.layout, args.bits)
     spec = QuantSpec(args.bits, args.group)
+    _check_out(args.out)
     path = baseline() if args.checkpoint == "baseline" else fetch(args.checkpoint)
     if not path.is_dir():
         raise InputError(f"{args.checkpoint} is a GGUF file, quantized already; give a folder of safetensors")
     checkpoint = open_checkpoint(path)
+    if "quantization_config" in checkpoint.folder.config:
+        raise InputError(f"{args.checkpoint} is quantized already, as its config.json says; give a folder in float")
     model = load_model(checkpoint, progress=True)
     for linear in linears(model).values():
         spec.group_size(linear.in_features)  # refuses a group that does not divide before any work is done
@@ -62,3 +66,14 @@ def run(args: argparse.Namespace) -> int:
         f"({bits_per_weight(model):.2f} bits a weight); the whole model {whole / 1e6:.2f} MB"
     )
     return 0
+
+
+def _check_out(out: Path) -> None:
+    """InputError for a folder that is there already or that cannot be made."""
+    try:
+        if out.exists():
+            raise InputError(f"--out {out} is there already; name a folder that is not")
+        nearest = next(parent for parent in out.absolute().parents if parent.exists())
+        tempfile.TemporaryDirectory(dir=nearest).cleanup()
+    except OSError as error:
+        raise InputError(f"cannot make the folder --out {out} ({error.strerror}): name another one") from None

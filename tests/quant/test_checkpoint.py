@@ -9,6 +9,7 @@ save_file = pytest.importorskip("safetensors.torch").save_file
 
 from labcore.cli import main  # noqa: E402
 from labcore.core.errors import InputError  # noqa: E402
+from labcore.formats import quantized_folder  # noqa: E402
 from labcore.model.loader import load_model, open_checkpoint  # noqa: E402
 from labcore.quant import methods, windows  # noqa: E402
 from labcore.quant.apply import stored_bytes  # noqa: E402
@@ -74,6 +75,41 @@ def test_what_no_layout_holds_is_refused_and_nothing_is_written(folder, tmp_path
     assert not (tmp_path / "codes").exists()
 
 
+def test_the_folder_serves_alone_and_its_config_comes_last(folder, tmp_path, monkeypatch):
+    for name in ("chat_template.jinja", "generation_config.json", "special_tokens_map.json"):
+        (folder / name).write_text(name)
+    config = json.loads((folder / "config.json").read_text()) | {"dtype": "bfloat16"}
+    (folder / "config.json").write_text(json.dumps(config))
+    written = []
+    write = quantized_folder.atomic_write
+    monkeypatch.setattr(
+        quantized_folder, "atomic_write", lambda p, content: (written.append(p.name), write(p, content))
+    )
+    model = load_model(open_checkpoint(folder))
+    methods.rtn(model, QuantSpec(4, 32))
+    path = save_quantized(model, folder, tmp_path / "codes")
+    assert {file.name for file in path.iterdir()} == {file.name for file in folder.iterdir()} == set(written)
+    assert written[-1] == "config.json" and (path / "chat_template.jinja").read_text() == "chat_template.jinja"
+    described = json.loads((path / "config.json").read_text())
+    assert described["torch_dtype"] == "float16" and "dtype" not in described
+
+
+def test_the_command_refuses_before_any_work(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("labcore.model.checkpoints.fetch", lambda name: pytest.fail("work was done"))
+    out = tmp_path / "codes"
+    (tmp_path / "file").write_text("")
+    for options, sentence in [
+        (["--bits", "5"], "bits=5: the layout gptq_v2 holds codes of 2, 3, 4, 8 bits"),
+        (["--bits", "3", "--layout", "awq"], "bits=3: the layout awq holds codes of 4 bits"),
+        (["--out", str(tmp_path / "file" / "codes")], "cannot make the folder"),
+        (["--out", "/proc/codes/deep"], "cannot make the folder"),
+    ]:
+        assert main(["quantize", str(folder), "--out", str(out), *options]) == 2
+        said = capsys.readouterr().err
+        assert sentence in said and said.count("\n") == 1
+    assert {file.name for file in tmp_path.iterdir()} == {"float", "file"}
+
+
 def test_the_command_writes_a_folder_and_refuses_in_one_sentence(folder, tmp_path, capsys):
     out = tmp_path / "codes"
     command = ["quantize", str(folder), "--out", str(out), "--method", "rtn"]
@@ -85,3 +121,6 @@ def test_the_command_writes_a_folder_and_refuses_in_one_sentence(folder, tmp_pat
     assert "4.6" in capsys.readouterr().out and load_quantized(out).config.hidden == 64
     assert main([*command, "--group", "32"]) == 2
     assert "is there already" in capsys.readouterr().err
+    assert main(["quantize", str(out), "--out", str(tmp_path / "twice")]) == 2
+    said = capsys.readouterr().err
+    assert "codes is quantized already" in said and said.count("\n") == 1 and not (tmp_path / "twice").exists()
