@@ -144,7 +144,6 @@ class BlockPool:
         """Forget every block's contents, as after new weights. False, and nothing changes, while any is in use."""
         if self.num_free_blocks != self.num_usable_blocks:
             return False
-        for block in self.blocks:
-            block.block_hash = None
-        self.cached.clear()
+        for block in [block for block in self.free_queue if block.block_hash is not None]:
+            self.forget(block.block_id)
         return True

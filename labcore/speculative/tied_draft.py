@@ -50,7 +50,8 @@ class TiedDraft(nn.Module):
 
 
 def draft_config(target: DecoderConfig, n_layers: int = 2, hidden: int = 256, intermediate: int = 768) -> DecoderConfig:
-    """Heads as wide as the target's, the same positions; two query heads share one key head."""
+    """Heads as wide as the target's, the same positions; two query heads share one key head. Never wider than it."""
+    hidden = min(hidden, target.hidden)
     n_heads = hidden // target.head_dim
     return replace(
         target, n_layers=n_layers, hidden=hidden, intermediate=intermediate, n_heads=n_heads, n_kv_heads=n_heads // 2

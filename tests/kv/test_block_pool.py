@@ -117,6 +117,15 @@ PoolMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30
 TestPool = PoolMachine.TestCase
 
 
+def test_after_a_reset_no_block_waits_behind_the_others_for_what_it_held():
+    pool = BlockPool(4)
+    pool.cache_block(pool.get_new_blocks(1)[0], b"x")
+    pool.free_blocks([1])
+    assert pool.reset_prefix_cache()
+    pool.free_blocks(pool.get_new_blocks(1))
+    assert [block.block_id for block in pool.free_queue] == [3, 1, 2]
+
+
 def test_the_queue_takes_out_any_block_and_keeps_the_rest_in_order():
     blocks = [KVCacheBlock(number) for number in range(5)]
     queue = FreeBlockQueue(blocks)
