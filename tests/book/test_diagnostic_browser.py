@@ -275,7 +275,7 @@ def test_the_keyboard_alone_is_enough(reader):
     focused = "(a => a === document.body ? '' : a.textContent + a.type)(document.activeElement)"
 
     def tab_to(text):
-        for _ in range(20):
+        for _ in range(80):  # a path links to every page it names
             if text in page.evaluate(focused):
                 return
             keys.press("Tab")
