@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from labcore.core.errors import DataError, InputError
-from labcore.formats.gptq_checkpoint import fp16_scales
-from labcore.formats.group_codes import GroupCodes
+from labcore.formats.group_codes import GroupCodes, fp16_scales
 from labcore.formats.packing import pack_words, unpack_words
 
 PARTS = ("qweight", "qzeros", "scales")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from labcore.core.errors import DataError, InputError
-from labcore.formats.group_codes import GroupCodes
+from labcore.formats.group_codes import GroupCodes, fp16_scales, in_order
 from labcore.formats.packing import pack_words, unpack_words
 
 PARTS = ("qweight", "qzeros", "scales", "g_idx")
@@ -51,20 +51,11 @@ def unpack_gptq(parts: dict[str, Tensor], bits: int, version: int = 2) -> GroupC
     codes = unpack_words(qweight.T.contiguous(), bits)
     zero = unpack_words(qzeros, bits).T.float() + (1 if version == 1 else 0)
     g_idx = g_idx.long()
-    in_order = columns % groups == 0 and g_idx.equal(torch.arange(columns) // (columns // groups))
+    ordered = columns % groups == 0 and g_idx.equal(in_order(columns, groups))
     try:
-        return GroupCodes(codes, scales.T.float(), zero, bits, None if in_order else g_idx)
+        return GroupCodes(codes, scales.T.float(), zero, bits, None if ordered else g_idx)
     except InputError as error:
         raise DataError(str(error)) from None
-
-
-def fp16_scales(scale: Tensor) -> Tensor:
-    """The scales as a checkpoint keeps them; InputError for one that fp16 cannot hold."""
-    half = scale.half()
-    lost = ~half.isfinite() | (half == 0) & (scale != 0)
-    if lost.any():
-        raise InputError(f"a scale is {scale[lost][0].item():g}, which fp16 cannot store")
-    return half
 
 
 def _check(bits: int, version: int) -> None:

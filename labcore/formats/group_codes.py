@@ -47,10 +47,32 @@ class GroupCodes:
     @property
     def group_of_column(self) -> Tensor:
         """int64 [in]."""
-        columns = self.codes.shape[1]
-        return torch.arange(columns) // (columns // self.scale.shape[1]) if self.g_idx is None else self.g_idx
+        return in_order(self.codes.shape[1], self.scale.shape[1]) if self.g_idx is None else self.g_idx
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether every zero is the middle code, 2^(bits-1)."""
+        return bool((self.zero == 2 ** (self.bits - 1)).all())
 
     def dequantize(self) -> Tensor:
         """float32 [out, in]."""
-        group = self.group_of_column
-        return self.scale.float()[:, group] * (self.codes.float() - self.zero.float()[:, group])
+        return dequantize(self.codes, self.scale.float(), self.zero.float(), self.group_of_column)
+
+
+def in_order(columns: int, groups: int) -> Tensor:
+    """The group of each column, int64 [columns], where neighbours share a group of columns / groups."""
+    return torch.arange(columns) // (columns // groups)
+
+
+def dequantize(codes: Tensor, scale: Tensor, zero: Tensor, group_of_column: Tensor) -> Tensor:
+    """scale · (code - zero), [out, in] in the type of `scale`; the parts as in GroupCodes."""
+    return scale[:, group_of_column] * (codes.to(scale.dtype) - zero[:, group_of_column])
+
+
+def fp16_scales(scale: Tensor) -> Tensor:
+    """The scales as a checkpoint keeps them; InputError for one that fp16 cannot hold."""
+    half = scale.half()
+    lost = ~half.isfinite() | (half == 0) & (scale != 0)
+    if lost.any():
+        raise InputError(f"a scale is {scale[lost][0].item():g}, which fp16 cannot store; normalize the weight first")
+    return half

@@ -104,9 +104,9 @@ def quantization_config(layout: str, weights: Mapping[str, GroupCodes]) -> dict:
     check_bits(layout, bits)
     if layout == "awq":
         return {"quant_method": "awq", "bits": bits, "group_size": group, "zero_point": True, "version": "gemm"}
-    centred = all(bool((weight.zero == 2 ** (bits - 1)).all()) for weight in weights.values())
+    symmetric = all(weight.symmetric for weight in weights.values())
     ordered = any(weight.g_idx is not None for weight in weights.values())
-    described = {"quant_method": "gptq", "bits": bits, "group_size": group, "desc_act": ordered, "sym": centred}
+    described = {"quant_method": "gptq", "bits": bits, "group_size": group, "desc_act": ordered, "sym": symmetric}
     return described | {"checkpoint_format": layout}
 
 

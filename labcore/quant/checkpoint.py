@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from labcore.core.errors import DataError, InputError
@@ -70,9 +69,8 @@ class _Unpacked:
 
 def _as_weight(codes: GroupCodes) -> QuantizedWeight:
     groups, columns = codes.scale.shape[1], codes.codes.shape[1]
-    symmetric = bool((codes.zero == 2 ** (codes.bits - 1)).all())
-    spec = QuantSpec(codes.bits, None if groups == 1 else columns // groups, symmetric)
-    return QuantizedWeight(codes.codes, codes.scale.float(), codes.zero.to(torch.float32), spec, codes.g_idx)
+    spec = QuantSpec(codes.bits, None if groups == 1 else columns // groups, codes.symmetric)
+    return QuantizedWeight(codes.codes, codes.scale, codes.zero, spec, codes.g_idx)
 
 
 def _hub_name(name: str) -> str:

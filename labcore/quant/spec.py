@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from labcore.core.errors import InputError
-from labcore.formats.group_codes import GroupCodes
+from labcore.formats.group_codes import GroupCodes, dequantize, fp16_scales, in_order
 from labcore.formats.groups import check_finite
 from labcore.formats.packing import WIDTHS, packed_bytes
 
@@ -73,13 +73,8 @@ class QuantizedWeight:
 
     def dequantize(self) -> Tensor:
         """[out, in], in the type of `scale`."""
-        scale, zero = self._per_column(self.scale), self._per_column(self.zero)
-        return scale * (self.codes.to(self.scale.dtype) - zero)
-
-    def _per_column(self, parameter: Tensor) -> Tensor:
-        if self.g_idx is not None:
-            return parameter[:, self.g_idx]
-        return parameter.repeat_interleave(self.codes.shape[1] // parameter.shape[1], dim=1)
+        group = in_order(self.codes.shape[1], self.scale.shape[1]) if self.g_idx is None else self.g_idx
+        return dequantize(self.codes, self.scale, self.zero, group)
 
     def group_codes(self) -> GroupCodes:
         """The same for labcore.formats: to serve it from its codes (GroupLinear), or to write it into a checkpoint."""
@@ -87,11 +82,7 @@ class QuantizedWeight:
 
     def stored(self) -> "QuantizedWeight":
         """The weight as a file keeps it: scales rounded to fp16. InputError if one does not fit into fp16."""
-        scale = self.scale.half()
-        if not scale.isfinite().all() or (scale == 0).any():
-            bad = self.scale[~scale.isfinite() | (scale == 0)].flatten()[0].item()
-            raise InputError(f"a scale is {bad:g}, which fp16 cannot store; normalize the weight first")
-        return replace(self, scale=scale.float(), zero=self.zero.float())
+        return replace(self, scale=fp16_scales(self.scale).float(), zero=self.zero.float())
 
     @property
     def nbytes(self) -> int:
