@@ -166,16 +166,17 @@ def eagle(
 ) -> EagleProposer:
     """EAGLE's layer over the target's last hidden state. weights: a file trained for this target, None for that of
     SmolLM2-135M which comes with the package."""
-    return _build(target, Weights(weights or WEIGHTS / "eagle.gguf", target.model), num_tokens, depth, width)
+    return _build("eagle", target, weights, num_tokens, depth, width)
 
 
 def eagle3(
     target: Target, num_tokens: int = 3, depth: int = 3, width: int = 1, weights: str | None = None
 ) -> EagleProposer:
     """The same over a mixture of three layers, trained on its own outputs."""
-    return _build(target, Weights(weights or WEIGHTS / "eagle3.gguf", target.model), num_tokens, depth, width)
+    return _build("eagle3", target, weights, num_tokens, depth, width)
 
 
-def _build(target: Target, file: Weights, num_tokens: int, depth: int, width: int) -> EagleProposer:
-    layer = file.fill(EagleHead(file.config, "fuse.weight" in file.names))
+def _build(method: str, target: Target, weights: str | None, num_tokens: int, depth: int, width: int) -> EagleProposer:
+    file = Weights(weights or WEIGHTS / f"{method}.gguf", target.model, method)
+    layer = file.fill(EagleHead(file.config, fused=method == "eagle3"))
     return EagleProposer(target, layer, file.head(), num_tokens, depth, width)

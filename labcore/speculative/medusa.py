@@ -120,10 +120,10 @@ class MedusaProposer(Proposer):
 def medusa(target: Target, num_tokens: int = 7, num_heads: int | None = None, weights: str | None = None) -> Proposer:
     """Medusa heads for `target`. num_tokens: nodes of the tree; num_heads: the deepest the tree may go, None for all;
     weights: a file of heads trained for this target, None for those of SmolLM2-135M that come with the package."""
-    file = Weights(weights or WEIGHTS / "medusa.gguf", target.model)
+    file = Weights(weights or WEIGHTS / "medusa.gguf", target.model, "medusa")
     for name, value in (("num_tokens", num_tokens), ("num_heads", num_heads)):
         if value is not None and value < 1:
             raise InputError(f"{name}={value}: must be 1 or more")
-    tree = sparse_tree(file.facts["accuracies"][:num_heads], num_tokens)
+    tree = sparse_tree(file.fact("accuracies")[:num_heads], num_tokens)
     heads = file.fill(MedusaHeads(target.model.config.hidden, 1 + max(depths(tree.parents))))
     return MedusaProposer(heads, file.head(), tree)

@@ -61,6 +61,6 @@ def draft_config(target: DecoderConfig, n_layers: int = 2, hidden: int = 256, in
 def load_tied_draft(target: Llama, path: str | Path | None = None) -> tuple[Llama, list[int]]:
     """The draft model in the file, None: that of SmolLM2-135M which comes with the package, and the target's token id
     of each of its logits."""
-    file = Weights(path or WEIGHTS / "draft.gguf", target)
+    file = Weights(path or WEIGHTS / "draft.gguf", target, "draft_model")
     draft, head = file.fill(TiedDraft(file.config, target.config.hidden)), file.head()
     return draft.between(target.embed_tokens, head), head.token_ids.tolist()

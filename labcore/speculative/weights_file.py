@@ -31,17 +31,24 @@ from labcore.speculative.reduced_head import ReducedHead
 FORMAT = "Q8_0"
 WEIGHTS = Path(__file__).with_name("weights")
 Module = TypeVar("Module", bound=nn.Module)
+# method -> a parameter by which its files are known; EAGLE-3 has what EAGLE has, and comes first
+KNOWN_BY = {
+    "eagle3": "fuse.weight",
+    "eagle": "join.weight",
+    "medusa": "heads.0.inner.weight",
+    "draft_model": "down.weight",
+}
 
 
 class Weights:
-    """A file of draft weights, opened for `target`. Raises DataError if the file is damaged or was made for a model of
-    another shape.
+    """A file of draft weights, opened for `target` and, unless None, `method`. Raises DataError if the file is damaged
+    or was made for a model of another shape or for another method.
 
     The methods `blocks`, `tensor` and the field `config` are those of a checkpoint (`model.loader`), so that the
     compiled layers of the target serve a draft's layers, too.
     """
 
-    def __init__(self, path: str | Path, target: Llama):
+    def __init__(self, path: str | Path, target: Llama, method: str | None = None):
         self.file, self.target = GGUFFile(path), target
         self.names, self.facts = set(self.file.tensors), json.loads(self.file.field("draft.facts"))
         wanted = [self.facts["target"][key] for key in ("hidden", "vocab")]
@@ -50,7 +57,16 @@ class Weights:
                 f"{path}: made for a target of hidden size {wanted[0]} and {wanted[1]} tokens; this one has "
                 f"{target.config.hidden} and {target.config.vocab}"
             )
+        made_for = next((name for name, parameter in KNOWN_BY.items() if parameter in self.names), "no known method")
+        if method not in (None, made_for):
+            raise DataError(f"{path}: its weights are for {made_for}, not for {method}; give a file of that method")
         self.config = DecoderConfig(**self.facts["config"]) if "config" in self.facts else None
+
+    def fact(self, name: str):
+        """What the file says of `name`. Raises DataError if it says nothing."""
+        if name not in self.facts:
+            raise DataError(f"{self.file.path}: says nothing of its {name}; give it to `write_weights` among the facts")
+        return self.facts[name]
 
     def blocks(self, name: str) -> tuple[np.ndarray, BlockFormat]:
         """The matrix as stored."""

@@ -11,8 +11,10 @@ from labcore.formats.gguf import GGUFFile  # noqa: E402
 from labcore.model.chat import render  # noqa: E402
 from labcore.model.fast import fast_path  # noqa: E402
 from labcore.model.loader import load_model, open_checkpoint  # noqa: E402
+from labcore.speculative.build import build_proposer  # noqa: E402
 from labcore.speculative.eagle_head import EagleHead, eagle_config  # noqa: E402
 from labcore.speculative.medusa import MedusaHeads  # noqa: E402
+from labcore.speculative.proposer import Target  # noqa: E402
 from labcore.speculative.reduced_head import ReducedHead  # noqa: E402
 from labcore.speculative.tied_draft import TiedDraft, draft_config, load_tied_draft  # noqa: E402
 from labcore.speculative.weights_file import WEIGHTS, Weights, write_weights  # noqa: E402
@@ -45,6 +47,27 @@ def test_a_file_for_another_target_is_refused(tmp_path):
     path = write_weights(tmp_path / "heads.gguf", MedusaHeads(32, 2), HEAD, {})
     with pytest.raises(DataError, match=r"heads\.gguf: made for a target of hidden size 32 and 257 tokens; this one"):
         Weights(path, tiny_model(hidden=64))
+
+
+def test_a_file_for_another_method_is_refused(tmp_path):
+    modules = {
+        "medusa": MedusaHeads(32, 2),
+        "eagle": EagleHead(eagle_config(TARGET.config, 64), fused=False),
+        "eagle3": small_eagle(),
+        "draft_model": TiedDraft(draft_config(TARGET.config, hidden=32), 32),
+    }
+    for made_for, module in modules.items():
+        path = str(write_weights(tmp_path / f"{made_for}.gguf", module, HEAD, {}))
+        for method in {"medusa", "eagle", "eagle3"} - {made_for}:
+            with pytest.raises(DataError, match=rf"its weights are for {made_for}, not for {method}; give"):
+                build_proposer({"method": method, "weights": path}, Target(TARGET))
+    with pytest.raises(DataError, match="its weights are for medusa, not for draft_model"):
+        load_tied_draft(TARGET, tmp_path / "medusa.gguf")
+    with pytest.raises(DataError, match="says nothing of its accuracies"):
+        build_proposer({"method": "medusa", "weights": str(tmp_path / "medusa.gguf")}, Target(TARGET))
+    path = write_weights(tmp_path / "other.gguf", torch.nn.Linear(32, 32), HEAD, {})
+    with pytest.raises(DataError, match="for no known method, not for eagle"):
+        Weights(path, TARGET, "eagle")
 
 
 def test_damage_and_weights_that_are_not_finite_are_named(tmp_path):
