@@ -78,7 +78,7 @@ class Reference:
         self.hidden: list[Tensor] = []
         hook = model.lm_head.register_forward_pre_hook(lambda head, args: self.hidden.append(args[0]))
         try:
-            self.surprise = torch.stack([_surprise(logp, row).mean() for row, logp in _read(model, rows)])
+            self.nll = torch.stack([_nll(logp, row).mean() for row, logp in _read(model, rows)])
         finally:
             hook.remove()
 
@@ -88,7 +88,7 @@ class Reference:
 
     @property
     def perplexity(self) -> Perplexity:
-        return Interval.of(self.surprise).exp()
+        return Interval.of(self.nll).exp()
 
 
 @torch.no_grad()
@@ -97,7 +97,7 @@ def perplexity(model: Llama, rows: Tensor) -> Perplexity:
 
     DataError when the model answers with numbers that are not finite.
     """
-    return Interval.of(torch.stack([_surprise(logp, row).mean() for row, logp in _read(model, rows)])).exp()
+    return Interval.of(torch.stack([_nll(logp, row).mean() for row, logp in _read(model, rows)])).exp()
 
 
 def divergence(model: Llama, reference: Reference) -> Divergence:
@@ -108,15 +108,15 @@ def divergence(model: Llama, reference: Reference) -> Divergence:
 @torch.no_grad()
 def evaluate(model: Llama, reference: Reference) -> Evaluation:
     """Perplexity and divergence in one reading of the reference's windows."""
-    surprise, kl, agree = [], [], []
+    nll, kl, agree = [], [], []
     for window, (row, logp) in enumerate(_read(model, reference.rows)):
         exact = reference.log_probabilities(window)
-        surprise.append(_surprise(logp, row).mean())
+        nll.append(_nll(logp, row).mean())
         kl.append(kl_divergence(exact, logp).mean())
         agree.append(same_first(exact, logp).float().mean())
-    taken = torch.stack(surprise)
+    taken = torch.stack(nll)
     difference = Divergence(
-        Interval.of(torch.stack(kl)), torch.stack(agree).mean().item(), Interval.of(taken - reference.surprise)
+        Interval.of(torch.stack(kl)), torch.stack(agree).mean().item(), Interval.of(taken - reference.nll)
     )
     return Evaluation(Interval.of(taken).exp(), difference, len(taken), reference.rows[:, 1:].numel())
 
@@ -130,6 +130,6 @@ def _read(model: Llama, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield row, logp
 
 
-def _surprise(logp: Tensor, row: Tensor) -> Tensor:
+def _nll(logp: Tensor, row: Tensor) -> Tensor:
     """-ln p of each token of the window but its first."""
     return -logp.gather(1, row[1:, None])[:, 0]

@@ -35,6 +35,7 @@ class CodebookWeight:
     values: Tensor | None = None
 
     def dequantize(self) -> Tensor:
+        """float32 [out, in]."""
         dense = self.levels.gather(1, self.codes.long())
         return dense if self.kept is None else dense.masked_scatter(self.kept, self.values)
 
@@ -65,7 +66,7 @@ def fisher_diagonal(model: Llama, rows: Tensor) -> dict[str, Tensor]:
         for w in weights.values():
             w.requires_grad_(True)
         for row in rows:
-            loss = F.cross_entropy(windows.logits(model, row[None, :-1]), row[1:])
+            loss = windows.next_token_loss(model, row[None])
             for name, gradient in zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True):
                 total[name] += gradient.square()
     finally:

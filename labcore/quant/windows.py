@@ -40,6 +40,11 @@ def logits(model: Llama, inputs: Tensor) -> Tensor:
     return model(inputs.flatten(), torch.arange(length).repeat(count), attend_within(count, length))
 
 
+def next_token_loss(model: Llama, rows: Tensor) -> Tensor:
+    """Mean cross-entropy in nats of each token of rows [windows, length + 1] after its predecessors in the row."""
+    return F.cross_entropy(logits(model, rows[:, :-1]), rows[:, 1:].flatten())
+
+
 def context(model: Llama, inputs: Tensor) -> tuple[tuple[Tensor, Tensor], Attend]:
     """What a block or its attention takes beside x: the rotation of every token, and attention within the windows.
 

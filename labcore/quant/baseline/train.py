@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import save
 from torch import Tensor
-from torch.nn import functional as F
 
 from labcore.core.files import atomic_write
 from labcore.model.config import DecoderConfig
@@ -86,7 +85,7 @@ def _losses(model: Llama, ids: Tensor, steps: int) -> Iterator[float]:
         for group in optimizer.param_groups:
             group["lr"] = PEAK_LR * schedule(step, steps)
         starts = torch.randint(len(ids) - WINDOW, (BATCH,))
-        loss = next_token_loss(model, torch.stack([ids[i : i + WINDOW + 1] for i in starts]))
+        loss = windows.next_token_loss(model, torch.stack([ids[i : i + WINDOW + 1] for i in starts]))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
@@ -129,14 +128,10 @@ def schedule(step: int, steps: int) -> float:
     return 0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2
 
 
-def next_token_loss(model: Llama, rows: Tensor) -> Tensor:
-    """Mean cross-entropy in nats of each token of rows [batch, WINDOW + 1] after its predecessors in the row."""
-    return F.cross_entropy(windows.logits(model, rows[:, :-1]), rows[:, 1:].flatten())
-
-
 @torch.no_grad()
 def mean_loss(model: Llama, rows: Tensor) -> float:
-    return sum(next_token_loss(model, row[None]).item() for row in rows) / len(rows)
+    """Nats per token, over rows [windows, WINDOW + 1]."""
+    return sum(windows.next_token_loss(model, row[None]).item() for row in rows) / len(rows)
 
 
 def _write_description(out: Path, tokens: list[str], merges: list[bpe.Pair]) -> None:
