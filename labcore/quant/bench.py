@@ -16,7 +16,7 @@ from labcore.bench.timing import alternate
 from labcore.core.errors import InputError
 from labcore.kernels.cpu.library import why_unavailable
 from labcore.kernels.cpu.linear import BlockLinear
-from labcore.model.loader import open_checkpoint
+from labcore.model.loader import load_model, open_checkpoint
 from labcore.quant.awq import awq_search
 from labcore.quant.calibrate import linears
 from labcore.quant.gptq import damped, gptq, layer_loss
@@ -24,7 +24,7 @@ from labcore.quant.reference_runs import BLOCK, GROUP, layer, recorded
 from labcore.quant.rtn import quantize_weight
 from labcore.quant.serve import served_layer
 from labcore.quant.spec import QuantSpec
-from labcore.quant.table import LENGTH, SUBJECTS, Entry, Laboratory, Subject, entries
+from labcore.quant.table import LENGTH, SUBJECTS, Entry, Subject, entries
 
 METHOD = f"windows of {LENGTH} tokens, each from its own beginning; exp of the mean -ln p of all tokens but the first"
 REAL = "smollm2-135m"
@@ -160,22 +160,23 @@ def int4_row(run: RunBuilder) -> None:
     """
     if why := why_unavailable():
         raise InputError(why)
-    model = Laboratory(SUBJECTS[REAL]).model
+    model = load_model(open_checkpoint(SUBJECTS[REAL].path()))
     floats = [one.weight for one in linears(model).values()]
-    codes = [served_layer(quantize_weight(w, QuantSpec(4, 32, symmetric=True)).stored()) for w in floats]
+    rounded = [quantize_weight(w, QuantSpec(4, 32, symmetric=True)).stored() for w in floats]
+    codes = [served_layer(weight) for weight in rounded]
     inputs = [torch.randn(1, w.shape[1], generator=torch.Generator().manual_seed(0)) for w in floats]
     took = alternate(
         {
-            "ours": lambda: [layer(x) for layer, x in zip(codes, inputs, strict=True)],
+            "ours": lambda: [linear(x) for linear, x in zip(codes, inputs, strict=True)],
             "fp32": lambda: [F.linear(x, w) for w, x in zip(floats, inputs, strict=True)],
         },
         rounds=7,
     )
-    small, large = sum(layer.panels.nbytes for layer in codes), sum(w.nbytes for w in floats)
+    small, large = sum(linear.panels.nbytes for linear in codes), sum(w.nbytes for w in floats)
     errors = []
-    for w, layer_, x in zip(floats, codes, inputs, strict=True):
-        exact = F.linear(x, quantize_weight(w, QuantSpec(4, 32, symmetric=True)).stored().dequantize())
-        errors.append(((layer_(x) - exact).abs().max() / exact.abs().max()).item())
+    for weight, linear, x in zip(rounded, codes, inputs, strict=True):
+        exact = F.linear(x, weight.dequantize())
+        errors.append(((linear(x) - exact).abs().max() / exact.abs().max()).item())
     run.add(
         Row(
             key="quant.int4.decode",
