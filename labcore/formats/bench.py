@@ -32,6 +32,7 @@ def suite(run: RunBuilder) -> None:
 
 
 def encode_legacy(run: RunBuilder, x: np.ndarray) -> None:
+    """x, fp32 [ROWS, COLUMNS], to each 32-wide type, beside gguf-py, whose bytes it must be."""
     try:
         import gguf
     except ModuleNotFoundError:
@@ -62,6 +63,7 @@ def encode_legacy(run: RunBuilder, x: np.ndarray) -> None:
 
 
 def encode_kquants(run: RunBuilder, x: np.ndarray) -> None:
+    """x to each k-quant, which must err by less than a share of the mean magnitude that halves with every bit."""
     for name in KQUANTS:
         format = named(name)
         error = float(np.abs(dequantize(quantize(x, format), format) - x).mean() / np.abs(x).mean())
@@ -82,6 +84,7 @@ def encode_kquants(run: RunBuilder, x: np.ndarray) -> None:
 
 @torch.inference_mode()
 def linear_row(run: RunBuilder, bits: int) -> None:
+    """One decode step from codes of `bits` bits, 4 or 8, in groups of GROUP."""
     generator = torch.Generator().manual_seed(0)
     codes = torch.randint(0, 2**bits, (WIDE, WIDE), generator=generator).to(torch.uint8)
     groups = WIDE // GROUP

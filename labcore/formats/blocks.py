@@ -180,9 +180,8 @@ def q2_k(b):
 @_format("Q3_K", 11, 256, ("hmask", "u1", 32), ("qs", "u1", 64), ("scales", "u1", 12), ("d", "<f2"))
 def q3_k(b):
     low, high = _unpack(b["scales"][:, :8], bits=4, run=8), _unpack(b["scales"][:, 8:], bits=2, run=4)
-    scale = _f32(b["d"]) * ((low | high << 4).astype(np.int8) - 32).astype(
-        np.float32
-    )  # 16 six-bit scales, biased by 32
+    scales = (low | high << 4).astype(np.int8) - 32  # 16 six-bit scales, biased by 32
+    scale = _f32(b["d"]) * scales.astype(np.float32)
     q = _unpack(b["qs"], bits=2, run=32) | _unpack(b["hmask"], bits=1, run=32) << 2
     return _scaled(q.astype(np.int8) - 4, scale)
 

@@ -22,8 +22,8 @@ class GroupLinear(nn.Module):
     """y = x Ŵᵀ + b for x [..., in], in the type of x.
 
     path: "int4" (codes of up to 4 bits; scales and centres are rounded to bf16 too), "int8" (up to 8; scales in fp32),
-    or "dequantized". Act-order weights are served with their
-    columns, and x, sorted by group, if every group has as many; x is gathered once a call.
+    or "dequantized". Act-order weights are served with their columns, and x, sorted by group, if every group has as
+    many; x is gathered once a call.
     """
 
     def __init__(self, weight: GroupCodes, bias: Tensor | None = None):

@@ -19,16 +19,7 @@ from labcore.core.errors import InputError
 from labcore.formats.groups import check_finite
 
 OUTERMOST = 0.9677083  # the quantile that becomes level 1: half-way between the centres of the two outermost bins
-FP4_LEVELS = (
-    0,
-    0.0625,
-    8,
-    12,
-    4,
-    6,
-    2,
-    3,
-)  # the magnitude of codes 0 to 7 in twelfths: two exponent bits, one mantissa
+FP4_LEVELS = (0, 0.0625, 8, 12, 4, 6, 2, 3)  # magnitude of codes 0 to 7 in twelfths: two exponent bits, one of mantissa
 
 
 @cache

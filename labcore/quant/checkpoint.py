@@ -15,8 +15,10 @@ from labcore.quant.apply import install
 from labcore.quant.calibrate import linears
 from labcore.quant.spec import QuantizedWeight, QuantSpec
 
-COPIED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-COPIED += ("generation_config.json",)
+COPIED = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
+    "generation_config.json",
+)  # fmt: skip
 
 
 def save_quantized(model: Llama, source: str | Path, out: str | Path, layout: str = "gptq_v2") -> Path:

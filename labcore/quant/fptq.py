@@ -8,6 +8,8 @@ Source: Li et al., arXiv:2308.15987, sections 3.2 and 4; the bounds 15 and 150 a
 
 from collections.abc import Mapping
 
+from torch import Tensor
+
 from labcore.core.errors import InputError
 from labcore.quant.llm_int8 import quantize_rows
 
@@ -31,6 +33,6 @@ def plan(ranges: Mapping[str, float], low: float = LOW, high: float = HIGH) -> d
     return {name: "static" if r <= low else "lae" if r < high else "token" for name, r in ranges.items()}
 
 
-def round_activations(x, absmax=None):
+def round_activations(x: Tensor, absmax: Tensor | None = None) -> Tensor:
     """x [tokens, in] rounded to 8 bits and back; absmax [tokens]: static maxima, None: the tokens' own."""
     return quantize_rows(x, absmax).dequantize()

@@ -28,6 +28,7 @@ class Int8Rows:
     absmax: Tensor
 
     def dequantize(self) -> Tensor:
+        """float32 [rows, columns]."""
         return self.codes.float() * (self.absmax / HIGHEST)[:, None]
 
     @property

@@ -9,7 +9,7 @@ dequantized where those have no kernel (`formats.group_linear`).
 from collections import Counter
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from labcore.core.errors import InputError
 from labcore.formats.blocks import BlockFormat, named, pack_codes, record
@@ -39,7 +39,7 @@ def serve(model: Llama) -> Counter:
     return paths
 
 
-def served_layer(weight: QuantizedWeight, bias=None) -> nn.Module:
+def served_layer(weight: QuantizedWeight, bias: Tensor | None = None) -> nn.Module:
     """The fastest layer there is for these codes on this machine."""
     if bias is None and _are_blocks(weight) and len(weight.codes) % PANEL == 0 and why_unavailable() is None:
         return BlockLinear(*blocks(weight))

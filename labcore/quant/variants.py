@@ -7,6 +7,7 @@ the rows of both models here, 128 does not divide SmolLM2's 576.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +35,7 @@ class Variant:
 class BlockWeight:
     """A weight as the bytes of a ggml block format: raw uint8 [out, bytes per row]."""
 
-    raw: object
+    raw: np.ndarray
     format: blocks.BlockFormat
 
     @property
@@ -42,6 +43,7 @@ class BlockWeight:
         return self.raw.nbytes
 
     def dequantize(self) -> Tensor:
+        """float32 [out, in]."""
         return torch.from_numpy(blocks.dequantize(self.raw, self.format))
 
 
@@ -114,7 +116,7 @@ def _squeeze(name: str, what: str, bits: int, **shares) -> Variant:
 
 def _floats() -> list[Variant]:
     return [
-        _rounding("nf4.4", "NF4, blocks of 64", lambda w: nf4.quantize(w)),
+        _rounding("nf4.4", "NF4, blocks of 64", nf4.quantize),
         _rounding("nf4-double.4", "NF4, double quantization", lambda w: nf4.quantize(w, double=True)),
         _rounding("fp4.4", "FP4, blocks of 64", lambda w: nf4.quantize(w, "fp4")),
         _rounding("mxfp4.4", "MXFP4", microscaling.mxfp4),
@@ -127,11 +129,8 @@ def _floats() -> list[Variant]:
 
 
 def _ggml() -> list[Variant]:
-    names = {8: ["Q8_0"], 6: ["Q6_K"], 5: ["Q5_K", "Q5_1", "Q5_0"], 4: ["Q4_K", "Q4_1", "Q4_0"], 3: ["Q3_K"]}
-    names[2] = ["Q2_K"]
-    return [
-        _rounding(f"{name.lower()}.{bits}", f"ggml {name}", ggml(name)) for bits, some in names.items() for name in some
-    ]
+    names = ("Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K", "Q2_K")
+    return [_rounding(f"{name.lower()}.{name[1]}", f"ggml {name}", ggml(name)) for name in names]
 
 
 def _with_activations() -> list[Variant]:
