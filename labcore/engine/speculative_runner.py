@@ -132,6 +132,7 @@ class SpeculativeRunner(ModelRunner):
             one.block_ids,
             chosen,
             self._room(request, tokens),
+            request.cache_salt,
         )
 
     def _room(self, request: Request, tokens: list[int]) -> int:

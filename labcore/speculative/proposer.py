@@ -42,7 +42,7 @@ class SpeculationRow:
     inputs.positions[kept] are the positions of what stays, accepted drafts in their places already. chosen: the
     target's likeliest token after the last known token and after every draft node, [1 + nodes]; empty for a chunk.
     room: most draft tokens of any use; 0: propose nothing (a chunk of a prompt, a request that opted out or ended),
-    but the row may still be observed.
+    but the row may still be observed. cache_salt: what one request said may serve another of the same salt only.
     """
 
     request_id: str
@@ -55,6 +55,7 @@ class SpeculationRow:
     block_ids: list[int]
     chosen: list[int]
     room: int
+    cache_salt: str = ""
 
 
 @dataclass(slots=True)

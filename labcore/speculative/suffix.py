@@ -3,7 +3,8 @@
 Prompt lookup copies one place of one text. Here every run of up to `depth` tokens is a path in a trie, and a node
 counts how often its path occurred. The longest suffix of the current text that was ever continued leads to a node; what
 followed there, the likeliest first, is a draft tree. Each request has a trie of its own text. The answers of finished
-requests share one, so that an agent that asks alike again and again is served from what it was told before.
+requests share one, so that an agent that asks alike again and again is served from what it was told before; requests
+with different salts share nothing, as in the prefix cache.
 Source: Oliaro et al., SuffixDecoding, arXiv:2411.04975, section 3; its limit on speculation, tokens no more than
 `factor` times the matched suffix, is that of ArcticInference's implementation.
 """
@@ -29,10 +30,15 @@ class Node:
     children: dict[int, Node] = field(default_factory=dict)
 
 
+NOTHING = Node()  # the root where nothing is remembered
+
+
 @dataclass(slots=True)
 class Text:
-    """tails[k]: the node of its last k tokens; first: runs that begin before this token have been dropped again."""
+    """salt: whose root its runs hang from; tails[k]: the node of its last k tokens; first: runs that begin before this
+    token have been dropped again."""
 
+    salt: str
     tails: list[Node]
     token_ids: list[int] = field(default_factory=list)
     first: int = 0
@@ -41,25 +47,26 @@ class Text:
 class SuffixTrie:
     """All runs of up to `depth` tokens of some texts. Adding a token takes O(depth), and so does dropping one.
 
-    capacity: tokens that are remembered, which bounds the memory: at most capacity · depth nodes. The oldest go first.
+    capacity: tokens that are remembered, which bounds the memory: at most capacity · depth nodes. The oldest go first,
+    whosever they are. roots: one for each salt of which anything is remembered.
     """
 
     def __init__(self, depth: int, capacity: int):
         if depth < 2 or capacity < depth:
             raise InputError(f"depth={depth}, capacity={capacity}: a trie needs depth 2 or more and no less capacity")
         self.depth, self.capacity, self.num_tokens = depth, capacity, 0
-        self.root = Node()
+        self.roots: dict[str, Node] = {}
         self.texts: deque[Text] = deque()
 
-    def new_text(self) -> Text:
-        """A text to `extend`. Only the latest may still grow."""
-        self.texts.append(Text([self.root]))
+    def new_text(self, salt: str = "") -> Text:
+        """A text to `extend`, found again by those with the same salt. Only the latest may still grow."""
+        self.texts.append(Text(salt, [self.roots.setdefault(salt, Node())]))
         return self.texts[-1]
 
     def extend(self, text: Text, token_ids: Iterable[int]) -> None:
         """Let `text` go on with these tokens: each ends one run of every length."""
         for token in token_ids:
-            longer = [self.root]
+            longer = text.tails[:1]
             for node in text.tails:
                 child = node.children.setdefault(token, Node())
                 child.count += 1
@@ -74,27 +81,32 @@ class SuffixTrie:
         """Forget the runs that begin with the oldest token."""
         while self.texts[0].first == len(self.texts[0].token_ids):
             self.texts.popleft()
-        text, node = self.texts[0], self.root
+        text = self.texts[0]
+        root = node = self.roots[text.salt]
         for token in text.token_ids[text.first : text.first + self.depth]:
             child = node.children[token]
             child.count -= 1
             if not child.count:
                 del node.children[token]
             node = child
+        if not root.children:
+            del self.roots[text.salt]
         text.first += 1
         self.num_tokens -= 1
 
-    def longest(self, token_ids: Sequence[int]) -> tuple[Node, int]:
-        """The node of the longest suffix that was ever continued, and the suffix's length; (root, 0) if none was."""
+    def longest(self, token_ids: Sequence[int], salt: str = "") -> tuple[Node, int]:
+        """The node of the longest suffix that a text of this salt ever continued, and the suffix's length; (the root,
+        0) if none did."""
+        root = self.roots.get(salt, NOTHING)
         for length in range(min(self.depth - 1, len(token_ids)), 0, -1):
-            node: Node | None = self.root
+            node: Node | None = root
             for token in token_ids[len(token_ids) - length :]:
                 node = node.children.get(token)
                 if node is None:
                     break
             if node is not None and node.children:
                 return node, length
-        return self.root, 0
+        return root, 0
 
 
 def grow(node: Node, most: int, min_probability: float, branches: bool = True) -> tuple[Draft, float]:
@@ -171,13 +183,13 @@ class SuffixProposer(Proposer):
         """The trie of the request's own text, up to date."""
         if row.request_id not in self.own:
             trie = SuffixTrie(self.depth, self.capacity)
-            self.own[row.request_id] = trie, trie.new_text(), row.num_prompt_tokens
+            self.own[row.request_id] = trie, trie.new_text(row.cache_salt), row.num_prompt_tokens
         trie, text, _ = self.own[row.request_id]
         trie.extend(text, row.token_ids[len(text.token_ids) :])
         return trie
 
     def _draft(self, trie: SuffixTrie, row: SpeculationRow) -> tuple[Draft, float]:
-        node, length = trie.longest(row.token_ids)
+        node, length = trie.longest(row.token_ids, row.cache_salt)
         most = min(row.room, int(self.factor * length))
         return grow(node, most, self.min_probability, self.branches)
 
@@ -187,4 +199,4 @@ class SuffixProposer(Proposer):
             if (own := self.own.pop(name, None)) is not None and self.shared is not None:
                 _, text, num_prompt_tokens = own
                 if answer := text.token_ids[num_prompt_tokens:]:
-                    self.shared.extend(self.shared.new_text(), answer)
+                    self.shared.extend(self.shared.new_text(text.salt), answer)

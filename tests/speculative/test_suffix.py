@@ -7,9 +7,12 @@ from hypothesis import strategies as st
 pytest.importorskip("torch")
 
 from labcore.core.errors import InputError
+from labcore.core.request import Request
 from labcore.core.sampling_params import SamplingParams
+from labcore.engine.build import assemble
 from labcore.speculative.proposer import SpeculationRow, SpeculationStep
-from labcore.speculative.suffix import SuffixProposer, SuffixTrie, grow
+from labcore.speculative.suffix import NOTHING, SuffixProposer, SuffixTrie, grow
+from tests.speculative.serving import MODEL, greedy
 
 TEXTS = st.lists(st.lists(st.integers(0, 2), max_size=14), min_size=1, max_size=4)
 
@@ -44,8 +47,24 @@ def test_a_trie_counts_every_run_and_forgets_the_oldest(texts, depth, spare, pie
         text = trie.new_text()
         for begin in range(0, len(tokens), pieces):
             trie.extend(text, tokens[begin : begin + pieces])
-    assert dict(paths(trie.root)) == counted(texts, depth, depth + spare)
+    assert dict(paths(trie.roots[""])) == counted(texts, depth, depth + spare)
     assert trie.num_tokens == min(sum(map(len, texts)), depth + spare)
+
+
+@settings(deadline=None)
+@given(texts=TEXTS, salts=st.lists(st.sampled_from("ab"), min_size=4, max_size=4), spare=st.integers(0, 20))
+def test_texts_of_different_salts_share_the_capacity_and_nothing_else(texts, salts, spare):
+    trie = SuffixTrie(3, 3 + spare)
+    for tokens, salt in zip(texts, salts, strict=False):
+        trie.extend(trie.new_text(salt), tokens)
+    latest, room = {"a": [], "b": []}, 3 + spare
+    for tokens, salt in reversed(list(zip(texts, salts, strict=False))):
+        latest[salt].insert(0, tokens[max(0, len(tokens) - room) :])
+        room = max(0, room - len(tokens))
+    for salt, own in latest.items():
+        found = dict(paths(trie.roots[salt])) if salt in trie.roots else {}
+        assert found == counted(own, 3, 3 + spare)
+        assert found or trie.longest([0, 1, 2], salt) == (NOTHING, 0)
 
 
 @given(texts=TEXTS, depth=st.integers(2, 5), query=st.lists(st.integers(0, 3), min_size=1, max_size=8))
@@ -79,7 +98,7 @@ def test_a_tree_holds_the_likeliest_continuations(texts, most, least):
         siblings = siblings if len(run) > 1 else sum(map(len, texts))
         probability[run] = probability[run[:-1]] * count / siblings
     del probability[()]
-    draft, score = grow(trie.root, most, least)
+    draft, score = grow(trie.roots[""], most, least)
     found = []
     for token, parent in zip(draft.token_ids, draft.parents, strict=True):
         found.append((*(found[parent] if parent >= 0 else ()), token))
@@ -113,6 +132,29 @@ def test_a_request_is_drafted_from_its_own_text_or_from_finished_answers():
     assert proposer.propose(step(("b", [8, 9, 3, 4], 4)))["b"].token_ids == [5, 6]
     assert proposer.propose(step(("b", [8, 9, 3, 4], 0))) == {}
     assert proposer.propose(step(("c", [7, 8, 9, 7, 8], 4)))["c"].token_ids == [9, 7]
+
+
+def test_finished_answers_serve_requests_of_the_same_salt_only():
+    proposer = SuffixProposer(num_tokens=4)
+    one = step(("a", [1, 2, 3, 4, 5, 6], 4))
+    one.rows[0].cache_salt = "tenant 1"
+    assert proposer.propose(one) == {}
+    proposer.forget(["a"])
+    for salt, expected in (("", None), ("tenant 2", None), ("tenant 1", [5, 6])):
+        other = step((f"b{salt}", [8, 9, 3, 4], 4))
+        other.rows[0].cache_salt = salt
+        draft = proposer.propose(other).get(f"b{salt}")
+        assert (draft and draft.token_ids) == expected
+
+
+def test_the_engine_tells_a_proposer_the_salt():
+    core = assemble(MODEL, speculative={"method": "suffix"})
+    for salt in ("tenant 1", "tenant 2"):
+        core.add_request(Request(salt, [1, 2, 3], greedy(6), cache_salt=salt))
+    while core.has_unfinished_requests():
+        core.step()
+    core.step()  # tells what finished
+    assert set(core.runner.proposer.shared.roots) == {"tenant 1", "tenant 2"}
 
 
 def test_what_is_forgotten_leaves_nothing_behind():
