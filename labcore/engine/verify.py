@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from labcore.core.draft import depths
+from labcore.core.draft import branches
 from labcore.core.step_plan import ScheduledRequest
 from labcore.sampling.logprobs import Logprobs, likeliest
 from labcore.sampling.processors import adjust, adjusts
@@ -134,11 +134,13 @@ def _laws(own: Tensor, rows: list[SamplingRow]) -> tuple[Tensor, set[int]]:
 
 def _rows(one: ScheduledRequest, new_row: NewRow) -> list[SamplingRow]:
     """What sampling has to know behind the known tokens and behind each node, [1 + nodes]."""
-    drafts, parents, accepted = one.request.spec_token_ids, one.parents, [[]]
-    for node in range(one.num_draft_tokens):
-        parent = node - 1 if parents is None else parents[node]
-        accepted.append([*accepted[parent + 1], drafts[node]])
-    return [new_row(one, tokens) for tokens in accepted]
+    drafts = one.request.spec_token_ids
+    return [new_row(one, [drafts[node] for node in branch]) for branch in ([], *branches(_parents(one)))]
+
+
+def _parents(one: ScheduledRequest) -> list[int]:
+    """The parent of every node, a chain's written out, [nodes]."""
+    return one.parents or list(range(-1, one.num_draft_tokens - 1))
 
 
 def _rejection(one: ScheduledRequest, p: Tensor, generator: torch.Generator) -> tuple[list[int], int]:
@@ -153,18 +155,14 @@ def _rejection(one: ScheduledRequest, p: Tensor, generator: torch.Generator) -> 
 def _typical(one: ScheduledRequest, p: Tensor, generator: torch.Generator) -> tuple[list[int], int]:
     """The longest branch on which every node passes (the first of those), and a draw behind it. Cai et al.,
     arXiv:2401.10774, section 2.3.1."""
-    count = one.num_draft_tokens
-    parents = one.parents or list(range(-1, count - 1))
-    drafts = torch.tensor(one.request.spec_token_ids[:count], device=p.device)
+    parents = _parents(one)
+    drafts = torch.tensor(one.request.spec_token_ids[: len(parents)], device=p.device)
     passes = typical_accepts(p[[parent + 1 for parent in parents]], drafts).tolist()
-    branches: dict[int, list[int]] = {-1: []}
-    for node, parent in enumerate(parents):
-        if passes[node] and parent in branches:
-            branches[node] = [*branches[parent], node]
-    depth = depths(parents)
-    best = max(branches, key=lambda node: -1 if node < 0 else depth[node])
+    plausible = (branch for branch in branches(parents) if all(passes[node] for node in branch))
+    path = max(plausible, key=len, default=[])
+    last = 1 + path[-1] if path else 0
     uniform = torch.rand(1, generator=generator, dtype=torch.float64).to(p.device)
-    return branches[best], int(pick(p[best + 1 : best + 2], uniform))
+    return path, int(pick(p[last : last + 1], uniform))
 
 
 def _conclude(verdict: Verdict, own: Tensor, path: list[int], token: int) -> None:
