@@ -22,8 +22,10 @@ from labcore.model.checkpoints import fetch
 from labcore.model.loader import GGUFCheckpoint, open_checkpoint
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-GROUPS = (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",))
-MATRICES = tuple(f"{'self_attn' if name[0] in 'qkvo' else 'mlp'}.{name}" for group in GROUPS for name in group)
+MATRICES = (
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+    "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
+)  # fmt: skip
 BAR = 2e-3  # of the largest entry: activations are rounded to 16-bit integers
 
 

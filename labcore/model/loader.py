@@ -68,7 +68,7 @@ class GGUFCheckpoint:
         so that rotary pairs are neighbours (2i, 2i+1); here they are (i, i + head_dim/2) again. Only whole rows move,
         so blocks stay intact.
         """
-        stored = gguf_name(_untied(name, self.config))
+        stored = gguf_name(untied(name, self.config))
         raw, format = self.file.raw(stored), self.file.info(stored).format
         if self.config.architecture == "llama" and name.rpartition(".")[0].endswith(("q_proj", "k_proj")):
             if raw.ndim == 1:  # a bias: one number per row
@@ -97,8 +97,8 @@ class SafetensorsCheckpoint:
         self.config = DecoderConfig.from_hf(self.folder.config, str(Path(path) / "config.json"))
 
     def tensor(self, name: str) -> torch.Tensor:
-        name = _untied(name, self.config)
-        return self.folder.tensor(name if name.startswith("lm_head.") else f"model.{name}")
+        name = untied(name, self.config)
+        return self.folder.tensor(hub_name(name))
 
     def tokenizer(self) -> Tokenizer:
         from labcore.model.tokenizer_json import tokenizer_from_folder
@@ -155,7 +155,12 @@ def gguf_name(name: str) -> str:
     return f"{GGUF_NAMES[module]}.{kind}"
 
 
-def _untied(name: str, config: DecoderConfig) -> str:
+def hub_name(name: str) -> str:
+    """The tensor of a Hugging Face folder that holds our parameter: all but the head lies under "model."."""
+    return name if name.startswith("lm_head.") else f"model.{name}"
+
+
+def untied(name: str, config: DecoderConfig) -> str:
     """A tied head is stored once, as the embedding."""
     return "embed_tokens.weight" if config.tied_embeddings and name == "lm_head.weight" else name
 

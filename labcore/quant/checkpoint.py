@@ -10,7 +10,7 @@ from labcore.formats.quantized_folder import read_quantized, write_quantized
 from labcore.formats.safetensors_folder import SafetensorsFolder
 from labcore.model.config import DecoderConfig
 from labcore.model.llama import Llama
-from labcore.model.loader import load_model
+from labcore.model.loader import hub_name, load_model, untied
 from labcore.quant.apply import install
 from labcore.quant.calibrate import linears
 from labcore.quant.spec import QuantizedWeight, QuantSpec
@@ -36,7 +36,7 @@ def save_quantized(model: Llama, source: str | Path, out: str | Path, layout: st
                 f"{name} is not a weight of integer codes with plain activations; {layout} holds only those"
             )
         weights[f"model.{name}"] = stored.group_codes()
-    others = {_hub_name(name): parameter.detach().half() for name, parameter in model.named_parameters()}
+    others = {hub_name(name): parameter.detach().half() for name, parameter in model.named_parameters()}
     config = {key: value for key, value in folder.config.items() if key != "dtype"}  # the newer name of torch_dtype
     files = [folder.path / name for name in COPIED if (folder.path / name).is_file()]
     return write_quantized(out, layout, weights, others, config | {"torch_dtype": "float16"}, files)
@@ -59,9 +59,7 @@ class _Unpacked:
         self.config, self.packed, self.others = config, packed, others
 
     def tensor(self, name: str) -> Tensor:
-        if self.config.tied_embeddings and name == "lm_head.weight":
-            name = "embed_tokens.weight"
-        hub = _hub_name(name)
+        hub = hub_name(untied(name, self.config))
         if hub.removesuffix(".weight") in self.packed:
             return self.packed[hub.removesuffix(".weight")].dequantize()
         if hub not in self.others:
@@ -73,7 +71,3 @@ def _as_weight(codes: GroupCodes) -> QuantizedWeight:
     groups, columns = codes.scale.shape[1], codes.codes.shape[1]
     spec = QuantSpec(codes.bits, None if groups == 1 else columns // groups, codes.symmetric)
     return QuantizedWeight(codes.codes, codes.scale, codes.zero, spec, codes.g_idx)
-
-
-def _hub_name(name: str) -> str:
-    return name if name.startswith("lm_head.") else f"model.{name}"
