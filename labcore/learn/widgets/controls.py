@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 # Which peak applies is the point: weight-only formats are widened before the multiplication, so they read fewer bytes
@@ -28,3 +29,21 @@ def whole(name: str, label: str, unit: str, value: int, low: int, high: int) -> 
     """A whole number: its box beside a logarithmic slider."""
     shared = {"id": name, "kind": "number", "label": label, "unit": unit, "value": value}
     return shared | {"low": low, "high": high, "log": True, "integer": True}
+
+
+def any_model(value: str | Mapping[str, Any]) -> dict[str, Any]:
+    """The model: an id of `facts`, or a Hugging Face config, which the reader may paste."""
+    hint = "Take “a config.json …” to paste any Hugging Face config."
+    return {"id": "model", "kind": "model", "label": "Model", "value": value, "hint": hint}
+
+
+def segment(value: str, label: str, hue: str, *, pattern: bool, spare: bool = False) -> dict[str, Any]:
+    """A part of `memory_chart`: `value` is the id of its bytes; `pattern` hatches it; one to `spare` is what is left
+    over, and not drawn once the others pass the total."""
+    part = {"value": value, "label": label, "hue": hue, "pattern": pattern}
+    return part | {"spare": True} if spare else part
+
+
+def memory_chart(label: str, *segments: dict[str, Any]) -> dict[str, Any]:
+    """One bar as long as a device's `memory`, cut into segments."""
+    return {"kind": "memory", "total": "memory", "label": label, "segments": list(segments)}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from labcore.learn.widgets.calculator import Calculator
-from labcore.learn.widgets.controls import KV_FORMATS, whole
+from labcore.learn.widgets.controls import KV_FORMATS, any_model, memory_chart, segment, whole
 
 WEIGHT_FORMATS = [
     {"value": "16", "label": "BF16 or FP16 (2 B)", "set": {"b_w": 2}},
@@ -68,18 +68,14 @@ RESULTS = [
     {"id": "headroom", "label": "To spare on each GPU", "unit": "B"},
     {"id": "B_max", "label": "Most sequences of this length", "unit": "sequences"},
 ]
-CHART = {
-    "kind": "memory",
-    "total": "memory",
-    "label": "one GPU",
-    "segments": [
-        {"value": "weights_gpu", "label": "weights", "hue": "decode", "pattern": False},
-        {"value": "overhead", "label": "activations, graphs, workspace", "hue": "highlight", "pattern": True},
-        {"value": "kv_gpu", "label": "KV cache", "hue": "kv", "pattern": True},
-        {"value": "headroom", "label": "to spare", "hue": "free", "pattern": False, "spare": True},
-        {"value": "reserved", "label": "outside the memory fraction", "hue": "waste", "pattern": True, "spare": True},
-    ],
-}
+CHART = memory_chart(
+    "one GPU",
+    segment("weights_gpu", "weights", "decode", pattern=False),
+    segment("overhead", "activations, graphs, workspace", "highlight", pattern=True),
+    segment("kv_gpu", "KV cache", "kv", pattern=True),
+    segment("headroom", "to spare", "free", pattern=False, spare=True),
+    segment("reserved", "outside the memory fraction", "waste", pattern=True, spare=True),
+)
 
 
 def kv_calculator(
@@ -101,13 +97,7 @@ def kv_calculator(
     sequence, is left out. Raises InputError for an unknown id or value.
     """
     controls = [
-        {
-            "id": "model",
-            "kind": "model",
-            "label": "Model",
-            "value": model,
-            "hint": "Take “a config.json …” to paste any Hugging Face config.",
-        },
+        any_model(model),
         whole("L", "Context", "tokens", context, 1, 2**20),
         whole("B", "Concurrent sequences", "", sequences, 1, 4096),
         {"id": "kv", "kind": "choice", "label": "KV cache", "value": kv, "choices": KV_FORMATS},

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from labcore.learn.widgets.calculator import Calculator
+from labcore.learn.widgets.controls import any_model, memory_chart, segment
 
 ROW = 8192  # weights of one output row in a 70B model: what a scale a row is shared by
 
@@ -83,17 +84,13 @@ RESULTS = [
     {"id": "bound", "label": "Bound on a quantized layer's speed-up at batch 1", "unit": "×"},
     {"id": "room", "label": "Left on one device", "unit": "B"},
 ]
-CHART = {
-    "kind": "memory",
-    "total": "memory",
-    "label": "one device",
-    "segments": [
-        {"value": "codes", "label": "codes", "hue": "decode", "pattern": False},
-        {"value": "scales", "label": "scales and zeros", "hue": "highlight", "pattern": True},
-        {"value": "kept_bytes", "label": "kept in 16 bits", "hue": "prefill", "pattern": True},
-        {"value": "room", "label": "left for everything else", "hue": "free", "pattern": False, "spare": True},
-    ],
-}
+CHART = memory_chart(
+    "one device",
+    segment("codes", "codes", "decode", pattern=False),
+    segment("scales", "scales and zeros", "highlight", pattern=True),
+    segment("kept_bytes", "kept in 16 bits", "prefill", pattern=True),
+    segment("room", "left for everything else", "free", pattern=False, spare=True),
+)
 
 
 def size_calculator(
@@ -108,13 +105,7 @@ def size_calculator(
     quantized weights, a few hundred thousandths of a model. Raises InputError for an unknown id or value.
     """
     controls = [
-        {
-            "id": "model",
-            "kind": "model",
-            "label": "Model",
-            "value": model,
-            "hint": "Take “a config.json …” to paste any Hugging Face config.",
-        },
+        any_model(model),
         {"id": "format", "kind": "choice", "label": "Weights", "value": format, "choices": FORMATS},
         {"id": "kept", "kind": "choice", "label": "Kept in 16 bits", "value": kept, "choices": KEPT},
         {"id": "hardware", "kind": "hardware", "label": "Device", "value": hardware},
