@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from labcore.learn.labs import lab05_references as ref
-from labcore.learn.labs.lab05_activations import int8_of, searched
+from labcore.learn.labs.lab05_activations import int8_of, loudest, searched
 from labcore.learn.labs.lab05_blocked import blocked_of
 from labcore.learn.labs.lab05_grid import grid_of, one_grid, rtn_of, symmetric
 from labcore.learn.labs.lab05_obs import columns_of, eliminated, step_of
-from labcore.learn.labs.lab05_protocol import block_of, decision, ratio_of_means
+from labcore.learn.labs.lab05_protocol import around_the_ratio, block_of, decision, ratio_of_means
 from labcore.quant.gptq import layer_loss
 from labcore.quant.obq import eliminate
 from tests.mutants.registry import mutant
@@ -52,6 +52,17 @@ def is_symmetric(w, bits):
     return symmetric(w, bits)
 
 
+@mutant("quant.grid", says="nothing is taken off the zero")
+def has_signed_codes(w, bits):
+    scale, zero = grid_of(w, bits)
+    return scale, zero - 2 ** (bits - 1)
+
+
+@mutant("quant.grid", says="each group has a scale and a zero of its own")
+def has_one_grid_for_all_groups(w, bits):
+    return one_grid(w, bits)
+
+
 # ---- round to nearest ------------------------------------------------------------------------------------------------
 
 
@@ -90,6 +101,11 @@ def shares_one_scale(w, bits, group):
     return rtn_of(w, bits, group, grid=one_grid)
 
 
+@mutant("quant.rtn", says="take it off before you multiply")
+def takes_the_zero_off_too_late(w, bits, group):
+    return rtn_of(w, bits, group, back=lambda codes, scale, zero: scale * codes - zero)
+
+
 # ---- one step --------------------------------------------------------------------------------------------------------
 
 
@@ -116,6 +132,12 @@ def forgets_the_half(w, inverse, q, rounded):
 @mutant("quant.obs", says="divide the cost by [H⁻¹]_qq")
 def counts_the_bare_error(w, inverse, q, rounded):
     return step_of(w, inverse, q, rounded, loss_share=False)
+
+
+@mutant("quant.obs", says="is divided by it, not multiplied")
+def multiplies_the_cost(w, inverse, q, rounded):
+    row, _ = step_of(w, inverse, q, rounded)
+    return row, float((w[q] - rounded) ** 2 * inverse[q, q] / 2)
 
 
 @mutant("quant.obs", says="changed its argument w in place")
@@ -197,6 +219,16 @@ def measures_against_the_original(w, h, bits):
     return columns_of(w, h, bits, moved=False)
 
 
+@mutant("quant.gptq", says="not their mean")
+def averages_the_rows(w, h, bits):
+    return columns_of(w, h, bits, loss=lambda off, error: error.square().mean() / 2)
+
+
+@mutant("quant.gptq", says="has become 0.4 + 0.36")
+def adds_the_error(w, h, bits):
+    return columns_of(w, h, bits, rows=lambda u, i: -u[i, i:])
+
+
 # ---- blocks ----------------------------------------------------------------------------------------------------------
 
 
@@ -245,7 +277,7 @@ def compares_the_weights(w, x, bits, group, grid):
 
 @mutant("quant.awq", says="the maximum is SmoothQuant's")
 def takes_the_maximum(w, x, bits, group, grid):
-    return searched(w, x, bits, group, grid, mean=False)
+    return searched(w, x, bits, group, grid, size=loudest)
 
 
 @mutant("quant.awq", says="divide s by √")
@@ -255,7 +287,33 @@ def does_not_centre(w, x, bits, group, grid):
 
 @mutant("quant.awq", says="i runs to grid − 1")
 def tries_alpha_one(w, x, bits, group, grid):
-    return searched(w, x, bits, group, grid, end=1)
+    return searched(w, x, bits, group, grid, alphas=lambda grid: [step / grid for step in range(grid + 1)])
+
+
+@mutant("quant.awq", says="i/(grid − 1) reaches it")
+def spreads_alpha_up_to_one(w, x, bits, group, grid):
+    return searched(w, x, bits, group, grid, alphas=lambda grid: [step / (grid - 1) for step in range(grid)])
+
+
+@mutant("quant.awq", says="not the root of the mean square")
+def takes_the_root_mean_square(w, x, bits, group, grid):
+    return searched(w, x, bits, group, grid, size=lambda x: x.square().mean(0).sqrt())
+
+
+@mutant("quant.awq", says="the other way round")
+def shrinks_the_loud_channels(w, x, bits, group, grid):
+    return searched(w, x, bits, group, grid, sign=-1)
+
+
+@mutant("quant.awq", says="a strictly smaller error only")
+def keeps_the_last_of_several(w, x, bits, group, grid):
+    return searched(w, x, bits, group, grid, first=False)
+
+
+@mutant("quant.awq", says="look at s first")
+def divides_the_scale_by_its_mean(w, x, bits, group, grid):
+    alpha, scale = ref.search_scale(w, x, bits, group, grid)
+    return alpha, scale / scale.mean()
 
 
 # ---- outliers --------------------------------------------------------------------------------------------------------
@@ -301,6 +359,26 @@ def waits_until_it_is_passed(x, w, threshold):
     return int8_of(x, w, threshold, outlier=lambda x, threshold: (x.abs() > threshold).any(0))
 
 
+@mutant("quant.outliers", says="|x|")
+def looks_for_large_positive_numbers(x, w, threshold):
+    return int8_of(x, w, threshold, outlier=lambda x, threshold: (x >= threshold).any(0))
+
+
+@mutant("quant.outliers", says="do not cut off")
+def cuts_the_codes_off(x, w, threshold):
+    return int8_of(x, w, threshold, to=torch.trunc)
+
+
+@mutant("quant.outliers", says="each row of w has a step of its own")
+def has_one_step_for_the_weight(x, w, threshold):
+    return int8_of(x, w, threshold, w_largest=lambda w, out: w.abs().amax())
+
+
+@mutant("quant.outliers", says="comes from all columns")
+def rounds_the_weight_without_the_outliers(x, w, threshold):
+    return int8_of(x, w, threshold, w_largest=lambda w, out: w.masked_fill(out, 0).abs().amax(1, keepdim=True))
+
+
 # ---- NF4 -------------------------------------------------------------------------------------------------------------
 
 
@@ -322,6 +400,11 @@ def takes_the_largest_number(x, levels):
 @mutant("quant.nf4", says="not the one below")
 def takes_the_level_below(x, levels):
     return block_of(x, levels, below=True)
+
+
+@mutant("quant.nf4", says="not the one above")
+def takes_the_level_above(x, levels):
+    return block_of(x, levels, above=True)
 
 
 @mutant("quant.nf4", says="sixteen even steps")
@@ -371,3 +454,18 @@ def accepts_the_doubtful(exact, quantized, most):
 @mutant("quant.decide", says="ruled by the hardest window")
 def averages_perplexities(exact, quantized, most):
     return ratio_of_means(exact, quantized, most)
+
+
+@mutant("quant.decide", says="its ratio is above 1")
+def subtracts_the_wrong_way(exact, quantized, most):
+    return decision(quantized, exact, most)
+
+
+@mutant("quant.decide", says="is not symmetric")
+def spreads_around_the_ratio(exact, quantized, most):
+    return around_the_ratio(exact, quantized, most)
+
+
+@mutant("quant.decide", says="within 1.96 standard errors")
+def takes_two_standard_errors(exact, quantized, most):
+    return decision(exact, quantized, most, z=2)

@@ -14,17 +14,25 @@ from labcore.quant.spec import QuantSpec
 LAB = "lab05"
 
 
-def searched(w, x, bits, group, grid, *, back=True, output=True, mean=True, centred=True, end=0, rows=False):
+def searched(
+    w, x, bits, group, grid, *, back=True, output=True, size=None, centred=True, alphas=None, first=True, sign=1
+):
     """`search_scale` with a part to be got wrong on purpose."""
     spec, losses = QuantSpec(bits, group), []
-    size = x.abs().mean(0) if mean else x.abs().amax(0)
-    for step in range(grid + end):
-        scale = size.pow(step / grid).clamp(min=1e-4)
+    size = x.abs().mean(0) if size is None else size(x)
+    for alpha in [step / grid for step in range(grid)] if alphas is None else alphas(grid):
+        scale = size.pow(alpha).clamp(min=1e-4)
         scale = scale / (scale.max() * scale.min()).sqrt() if centred else scale
-        trial = quantize_weight(w * scale, spec).dequantize() / (scale if back else 1)
+        by = scale**sign
+        trial = quantize_weight(w * by, spec).dequantize() / (by if back else 1)
         change = x @ (trial - w).T if output else trial - w
-        losses.append((float(change.square().mean()), step / grid, scale))
-    return min(losses, key=lambda one: one[0])[1:]
+        losses.append((float(change.square().mean()), alpha, scale))
+    return min(losses if first else losses[::-1], key=lambda one: one[0])[1:]
+
+
+def loudest(x):
+    """max|x| of each input channel."""
+    return x.abs().amax(0)
 
 
 def drawn_search(generator: np.random.Generator) -> tuple:
@@ -38,7 +46,21 @@ def loud_layer(seed: int) -> tuple:
     return drawn_weight(seed, 4, 8), drawn_inputs(seed + 1, 24, 8, 12.0), 3, 4, 10
 
 
-def int8_of(x, w, threshold, *, outlier=None, own=True, float_w=False, split=True, guard=True, grid=127, per_row=True):
+def int8_of(
+    x,
+    w,
+    threshold,
+    *,
+    outlier=None,
+    own=True,
+    float_w=False,
+    split=True,
+    guard=True,
+    grid=127,
+    per_row=True,
+    w_largest=None,
+    to=torch.round,
+):
     """`int8_linear` with a part to be got wrong on purpose."""
     out = (x.abs() >= threshold).any(0) if outlier is None else outlier(x, threshold)
     out = out if split else torch.zeros_like(out)
@@ -46,9 +68,9 @@ def int8_of(x, w, threshold, *, outlier=None, own=True, float_w=False, split=Tru
 
     def rounded(a, largest):
         largest = torch.where(largest > 0, largest, 1.0) if guard else largest
-        return (a * grid / largest).round().clamp(-grid, grid) * largest / grid
+        return to(a * grid / largest).clamp(-grid, grid) * largest / grid
 
-    w8 = rounded(w, w.abs().amax(1, keepdim=True))
+    w8 = rounded(w, w.abs().amax(1, keepdim=True) if w_largest is None else w_largest(w, out))
     of_tokens = (rest if own else x).abs().amax(1, keepdim=True)
     x8 = rounded(rest, of_tokens if per_row else of_tokens.amax())
     return x8 @ w8.T + (x - rest) @ (w if float_w else w8).T
@@ -81,7 +103,10 @@ EXERCISES = (
                 2,
                 gives=(0.0, torch.ones(2).double()),
             ),
-            trap(*loud_layer(2), says="channel 1 is twelve times as loud as the others"),
+            trap(
+                *loud_layer(2),
+                says="channel 1 is twelve times as loud as the others; look at s first, which x and α alone decide",
+            ),
             trap(*loud_layer(29), says="the best of the α from 0 to 0.9"),
             agrees(drawn_search, n=15),
         ),
@@ -94,9 +119,28 @@ EXERCISES = (
                 "the loss is that of the output: an error in a quiet channel hardly matters",
                 lambda *a: searched(*a, output=False),
             ),
-            Mistake("AWQ takes the mean of |x|; the maximum is SmoothQuant's", lambda *a: searched(*a, mean=False)),
+            Mistake("AWQ takes the mean of |x|; the maximum is SmoothQuant's", lambda *a: searched(*a, size=loudest)),
+            Mistake(
+                "AWQ takes the mean of |x|, not the root of the mean square",
+                lambda *a: searched(*a, size=lambda x: x.square().mean(0).sqrt()),
+            ),
+            Mistake(
+                "the other way round: the weight of a loud channel is multiplied by s, and its input divided",
+                lambda *a: searched(*a, sign=-1),
+            ),
             Mistake("divide s by √(max s · min s)", lambda *a: searched(*a, centred=False)),
-            Mistake("α = 1 is not tried: i runs to grid − 1", lambda *a: searched(*a, end=1)),
+            Mistake(
+                "α = 1 is not tried: i runs to grid − 1",
+                lambda *a: searched(*a, alphas=lambda grid: [step / grid for step in range(grid + 1)]),
+            ),
+            Mistake(
+                "α is i/grid, so that 1 is not among them; i/(grid − 1) reaches it",
+                lambda *a: searched(*a, alphas=lambda grid: [step / (grid - 1) for step in range(grid)]),
+            ),
+            Mistake(
+                "of several α with the same error the smallest: replace the best by a strictly smaller error only",
+                lambda *a: searched(*a, first=False),
+            ),
         ),
         hints=(
             "Before rounding nothing changes: (w s)(x/s) = w x. Behind it the loud channels have smaller errors, and "
@@ -132,7 +176,7 @@ EXERCISES = (
             ),
             trap(matrix((9.0, 8.0)), matrix((0.5, 0.31)), 6.0, says="nothing is left of this token: max|·| is 0"),
             trap(
-                matrix((9.0, 0.3, 0.77), (0.4, 1.3, -0.2)),
+                matrix((-9.0, 0.3, 0.77), (0.4, 1.3, -0.2)),
                 matrix((0.5, 0.31, -0.77), (0.9, -0.4, 0.1)),
                 6.0,
                 says="column 0 leaves for every token, also for the one that is small there",
@@ -151,6 +195,10 @@ EXERCISES = (
                 lambda *a: int8_of(*a, outlier=lambda x, t: (x.abs() > t).any(0)),
             ),
             Mistake(
+                "a large negative number is an outlier too: |x|",
+                lambda *a: int8_of(*a, outlier=lambda x, t: (x >= t).any(0)),
+            ),
+            Mistake(
                 "the large column still sets the step of its token: take max|·| of what is left",
                 lambda *a: int8_of(*a, own=False),
             ),
@@ -163,6 +211,15 @@ EXERCISES = (
             Mistake(
                 "one step for each token, not one for all tokens",
                 lambda *a: int8_of(*a, per_row=False),
+            ),
+            Mistake("round to the nearest code, do not cut off", lambda *a: int8_of(*a, to=torch.trunc)),
+            Mistake(
+                "each row of w has a step of its own",
+                lambda *a: int8_of(*a, w_largest=lambda w, out: w.abs().amax()),
+            ),
+            Mistake(
+                "w is stored before any x is known: the step of its rows comes from all columns",
+                lambda *a: int8_of(*a, w_largest=lambda w, out: w.masked_fill(out, 0).abs().amax(1, keepdim=True)),
             ),
             Mistake("symmetric codes reach 127, not 128", lambda *a: int8_of(*a, grid=128)),
             Mistake(

@@ -34,7 +34,7 @@ def drawn_groups(generator: np.random.Generator) -> tuple:
     return drawn_weight(seed, groups, size) + float(generator.uniform(-2, 2)), int(generator.integers(2, 9))
 
 
-def rtn_of(w, bits, group, *, grid=grid_of, to=torch.round, clamp=True, along=1, cost=None):
+def rtn_of(w, bits, group, *, grid=grid_of, to=torch.round, clamp=True, along=1, cost=None, back=None):
     """`round_to_nearest` with a part to be got wrong on purpose."""
     turned = w if along else w.T
     if turned.shape[1] % group:
@@ -43,7 +43,7 @@ def rtn_of(w, bits, group, *, grid=grid_of, to=torch.round, clamp=True, along=1,
     scale, zero = (one[..., None] for one in grid(grouped, bits))
     codes = to(grouped / scale) + zero
     codes = codes.clamp(0, 2**bits - 1) if clamp else codes
-    found = (scale * (codes - zero)).flatten(1)
+    found = (scale * (codes - zero) if back is None else back(codes, scale, zero)).flatten(1)
     return found if along else found.T, bits + (16 + bits) / group if cost is None else cost(bits, group)
 
 
@@ -98,6 +98,11 @@ EXERCISES = (
                 "the sign: code 0 stands for the minimum, so zero = −minimum/scale", lambda *a: grid_of(*a, sign=1)
             ),
             Mistake("that is the symmetric grid: half of its codes lie where this group has no weights", symmetric),
+            Mistake(
+                "the codes run from 0, so nothing is taken off the zero",
+                lambda w, b: (grid_of(w, b)[0], grid_of(w, b)[1] - 2 ** (b - 1)),
+            ),
+            Mistake("each group has a scale and a zero of its own", one_grid),
             Mistake("a group of zeros divides 0 by 0", lambda w, b: grid_of(w, b, empty=False)),
         ),
         hints=(
@@ -126,6 +131,7 @@ EXERCISES = (
             oracle(matrix((0.0, 1.2, 3.0, -1.0, 0.9, 2.0)), 2, 3, gives=(matrix((0.0, 1, 3, -1, 1, 2)), 8.0)),
             trap(matrix((0.0, 3.0), (0.0, 30.0)), 2, 2, says="each row has a group of its own"),
             trap(matrix((-1.5, 0.0, 0.4, 1.5)), 2, 4, says="1.5/1 rounds to 2, 2 + 2 is code 4, and the last is 3"),
+            trap(matrix((-2.0, 0.0, 4.0)), 2, 3, says="−2 is code 0 and comes back as 2 · (0 − 1)"),
             trap(matrix((0.0, 0.7, 1.6, 3.0)), 2, 4, says="0.7 and 1.6 are closer to 1 and 2"),
             agrees(drawn_matrix, n=20),
         ),
@@ -135,6 +141,10 @@ EXERCISES = (
                 lambda *a: rtn_of(*a, clamp=False),
             ),
             Mistake("round to the nearest code, do not cut off", lambda *a: rtn_of(*a, to=torch.trunc)),
+            Mistake(
+                "the zero is a code: take it off before you multiply by the scale",
+                lambda *a: rtn_of(*a, back=lambda codes, scale, zero: scale * codes - zero),
+            ),
             Mistake("a group lies along `in`, within one row: no mixing of rows", lambda *a: rtn_of(*a, along=0)),
             Mistake("each group has a scale and a zero of its own", lambda *a: rtn_of(*a, grid=one_grid)),
             Mistake("the scales and zeros are stored too", lambda *a: rtn_of(*a, cost=lambda b, g: float(b))),

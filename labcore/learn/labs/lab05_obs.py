@@ -96,6 +96,13 @@ EXERCISES = (
                 "a weight that others can replace is cheap to round: divide the cost by [H⁻¹]_qq",
                 lambda *a: step_of(*a, loss_share=False),
             ),
+            Mistake(
+                "a large [H⁻¹]_qq makes the weight cheap to round: the cost is divided by it, not multiplied",
+                lambda w, inverse, q, rounded: (
+                    step_of(w, inverse, q, rounded)[0],
+                    float((w[q] - rounded) ** 2 * inverse[q, q] / 2),
+                ),
+            ),
         ),
         hints=(
             "A quadratic bowl, cut by the plane δ_q = −e. Its lowest point is the column q of H⁻¹, stretched until "
@@ -157,7 +164,9 @@ EXERCISES = (
         "loss)**, the loss being half the sum of the squares of the **divided** errors, a float.",
         reference=ref.gptq_columns,
         stages=(
-            oracle(matrix((0.0, 1.4, 3.0)), 2 * torch.eye(3).double(), 2, gives=(matrix((0, 1, 3)), 0.16)),
+            oracle(
+                matrix((0.0, 1.4, 3.0)), torch.tensor([2.0, 8, 2]).double().diag(), 2, gives=(matrix((0, 1, 3)), 0.64)
+            ),
             trap(
                 matrix((0.4, 0.4, 3.0)),
                 TOGETHER,
@@ -187,6 +196,10 @@ EXERCISES = (
                 "divide the error by U_ii before it is spread over U's row: U_ii · U_i is the row of the inverse, so "
                 "e/U_ii² · U_ii U_i",
                 lambda *a: columns_of(*a, divide=False),
+            ),
+            Mistake(
+                "the loss is the sum over all rows, not their mean",
+                lambda *a: columns_of(*a, loss=lambda off, error: error.square().mean() / 2),
             ),
             Mistake("the objective has a ½", lambda *a: columns_of(*a, loss=lambda off, error: error.square().sum())),
             Mistake(

@@ -16,7 +16,7 @@ LAB = "lab05"
 NF4 = levels("nf4")
 
 
-def block_of(x, levels, *, signed=False, order="pairs", low_first=False, below=False, even=False):
+def block_of(x, levels, *, signed=False, order="pairs", low_first=False, below=False, above=False, even=False):
     """`nf4_block` with a part to be got wrong on purpose."""
     largest = x.max() if signed else x.abs().max()
     scaled = x / largest.clamp(min=1e-38)
@@ -24,6 +24,8 @@ def block_of(x, levels, *, signed=False, order="pairs", low_first=False, below=F
         codes = ((scaled + 1) * 7.5).round()
     elif below:
         codes = torch.searchsorted(levels, scaled, right=True) - 1
+    elif above:
+        codes = torch.searchsorted(levels, scaled)
     else:
         codes = (scaled[:, None] - levels).abs().argmin(1)
     codes = codes.clamp(0, 15).to(torch.uint8)
@@ -54,6 +56,14 @@ def ratio_of_means(exact, quantized, most):
     """Perplexities averaged over windows, after exp."""
     _, low, high, _ = decision(exact, quantized, most)
     return float(quantized.exp().mean() / exact.exp().mean()), low, high, high <= most
+
+
+def around_the_ratio(exact, quantized, most):
+    """The standard error of the logarithm on both sides of the ratio."""
+    _, low, high, _ = decision(exact, quantized, most, exp=False)
+    value = math.exp((low + high) / 2 - 1)
+    off = (high - low) / 2
+    return value, value - off, value + off, value + off <= most
 
 
 def drawn_windows(generator: np.random.Generator) -> tuple:
@@ -105,6 +115,7 @@ EXERCISES = (
                 lambda *a: block_of(*a, signed=True),
             ),
             Mistake("the nearest level, not the one below", lambda *a: block_of(*a, below=True)),
+            Mistake("the nearest level, not the one above", lambda *a: block_of(*a, above=True)),
             Mistake(
                 "those are sixteen even steps; NF4's levels are quantiles and lie closer together near 0",
                 lambda *a: block_of(*a, even=True),
@@ -135,10 +146,15 @@ EXERCISES = (
         stages=(
             oracle(windows(2, 3, 4), windows(2, 3, 4), 1.01, gives=(1.0, 1.0, 1.0, True)),
             oracle(
-                windows(2.0, 4.0),
-                windows(2.0, 4.5),
+                windows(2.0, 4.0, 3.0),
+                windows(2.0, 4.25, 3.5),  # differences 0, 0.25, 0.5: mean and standard deviation 0.25
                 1.2,
-                gives=(math.exp(0.25), math.exp(0.25 - 1.96 * 0.25), math.exp(0.25 + 1.96 * 0.25), False),
+                gives=(
+                    math.exp(0.25),
+                    math.exp(0.25 - 1.96 * 0.25 / math.sqrt(3)),
+                    math.exp(0.25 + 1.96 * 0.25 / math.sqrt(3)),
+                    False,
+                ),
             ),
             trap(
                 windows(2, 3, 4, 5), windows(2.0, 3.03, 4.0, 5.01), 1.02, says="the ratio is 1.01, its interval wider"
@@ -152,6 +168,15 @@ EXERCISES = (
                 "the spread of the differences",
                 lambda *a: decision(*a, paired=False),
             ),
+            Mistake(
+                "quantized − exact: a worse model is the more surprised one, and its ratio is above 1",
+                lambda exact, quantized, most: decision(quantized, exact, most),
+            ),
+            Mistake(
+                "exp comes last, at both ends: the interval of a ratio is not symmetric",
+                around_the_ratio,
+            ),
+            Mistake("95 % of a normal distribution lie within 1.96 standard errors", lambda *a: decision(*a, z=2)),
             Mistake(
                 "the mean of n windows is known √n times better than one window", lambda *a: decision(*a, root=False)
             ),
