@@ -65,6 +65,12 @@ def test_the_bytes_of_ggml_on_weights(name):
     assert (blocks[0] == blocks[1]).all(1).mean() >= 0.97
 
 
+@pytest.mark.parametrize("name", KQUANTS)
+def test_a_super_block_of_zeros_has_the_bytes_of_ggml(name):
+    format, x = named(name), rows("zeros", 1)
+    assert quantize(x, format).tobytes() == ggml()(x, format).tobytes()
+
+
 @pytest.mark.parametrize("name", LEGACY)
 @settings(max_examples=8)
 @given(seed=st.integers(0, 10_000))

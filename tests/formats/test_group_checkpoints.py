@@ -152,6 +152,19 @@ def test_a_zero_of_0_needs_version_2():
         pack_gptq(w, version=1)
 
 
+def test_a_zero_one_beyond_the_codes_needs_version_1():
+    w = weight()
+    beyond = GroupCodes(w.codes, w.scale, torch.full_like(w.zero, 16), 4)
+    with pytest.raises(InputError, match=r"a zero is 16, .* version 2 .* use the other"):
+        pack_gptq(beyond)
+    assert same(unpack_gptq(pack_gptq(beyond, version=1), 4, version=1), beyond)
+
+
+def test_act_order_may_have_more_groups_than_columns():
+    w = weight(groups=80, order=True)
+    assert same(unpack_gptq(pack_gptq(w), 4), w)
+
+
 @pytest.mark.parametrize("factor", [1e6, 1e-9])
 def test_a_scale_beyond_fp16_is_refused(factor):
     w = weight()

@@ -163,6 +163,26 @@ def test_dead_columns_become_zero():
     found = gptq(w, hessian(x), QuantSpec(4, 16))
     assert (found.weight.dequantize()[:, [5, 40]] == 0).all()
     assert found.weight.dequantize()[:, 6].abs().sum() > 0
+    assert gptq(w, hessian(x), QuantSpec(4, 16), damp=0.0).damp == 0, "a dead column makes no Hessian singular"
+
+
+def test_the_hessian_is_a_mean_so_the_loss_is_per_token():
+    w, x = weight(6, 48), inputs(96, 48)
+    rounded = quantize_weight(w, QuantSpec(3)).dequantize()
+    assert layer_loss(w, rounded, hessian(x)) == pytest.approx(((w - rounded) @ x.T).square().sum().item() / 96)
+    torch.testing.assert_close(hessian(torch.cat((x, x))), hessian(x))
+
+
+def test_damping_grows_tenfold_from_a_ten_thousandth():
+    h = torch.diag(torch.tensor([1.0] * 9 + [-0.005], dtype=torch.float64))
+    u, damp = inverse_factor(h, 0.0)
+    assert damp == pytest.approx(0.01)
+    torch.testing.assert_close(u.T @ u, torch.linalg.inv(damped(h, damp)))
+
+
+def test_one_group_a_row_needs_no_index_whatever_the_order():
+    assert gptq(*problem(), QuantSpec(4), order="act").weight.g_idx is None
+    assert gptq(*problem(), QuantSpec(4, 12), order="act").weight.g_idx is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

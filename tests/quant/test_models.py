@@ -1,21 +1,23 @@
 """Methods on a whole (tiny) decoder: folding changes nothing, walks see what layers see, swaps are counted in bytes."""
 
 import copy
+import math
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from labcore.core.errors import InputError  # noqa: E402
+from labcore.core.errors import DataError, InputError  # noqa: E402
 from labcore.quant import calibrate, methods, windows  # noqa: E402
 from labcore.quant.apply import bits_per_weight, install, stored_bytes  # noqa: E402
 from labcore.quant.awq import awq_scale  # noqa: E402
-from labcore.quant.evaluate import Reference, evaluate, perplexity  # noqa: E402
+from labcore.quant.evaluate import Interval, Reference, evaluate, perplexity  # noqa: E402
 from labcore.quant.fold import fold, producers  # noqa: E402
 from labcore.quant.gptq import gptq, hessian, layer_loss  # noqa: E402
 from labcore.quant.rtn import quantize_weight  # noqa: E402
 from labcore.quant.smoothquant import lae_scale, smoothquant_scale  # noqa: E402
 from labcore.quant.spec import QuantSpec  # noqa: E402
+from labcore.quant.squeezellm import fisher_diagonal  # noqa: E402
 from tests.model.tiny import tiny_model  # noqa: E402
 
 SPEC = QuantSpec(4, 16)
@@ -249,6 +251,32 @@ def test_perplexity_and_divergence_are_their_definitions(rows):
     assert found.divergence.excess.low == pytest.approx((excess.mean() - 1.96 * excess.std() / 6**0.5).item(), rel=1e-3)
     same = evaluate(model, reference)
     assert same.divergence.kl.value < 1e-7 and same.divergence.top1 == 1
+
+
+def test_few_windows_and_large_losses_keep_an_interval():
+    alone = Interval.of(torch.tensor([2.0]))
+    assert (alone.value, alone.low, alone.high) == (2.0, -math.inf, math.inf)
+    assert alone.exp().low == 0 and alone.exp().high == math.exp(700), "beyond it a float overflows"
+
+
+def test_a_model_that_answers_nan_is_not_scored(rows):
+    model = planted()
+    model.norm.weight.data[5] = torch.nan
+    with pytest.raises(DataError, match="logits in window 0 are not finite"):
+        perplexity(model, rows)
+
+
+def test_fisher_information_is_the_sum_of_squared_gradients_over_windows(rows):
+    model, name = planted(), "layers.1.mlp.up_proj"
+    found = fisher_diagonal(model, rows[:2])
+    assert list(found) == list(calibrate.linears(model))
+    assert not any(p.requires_grad for p in model.parameters()), "the model stays as it was"
+    w, expected = model.get_submodule(name).weight.requires_grad_(True), 0
+    for row in rows[:2]:
+        logp = windows.logits(model, row[None, :-1]).log_softmax(-1)
+        (gradient,) = torch.autograd.grad(-logp.gather(1, row[1:, None]).mean(), w)
+        expected += gradient**2
+    torch.testing.assert_close(found[name], expected)
 
 
 def test_windows_share_one_token_and_are_spread_over_the_text():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from labcore.core.errors import InputError  # noqa: E402
-from labcore.quant.awq import awq_clip, awq_search, clip  # noqa: E402
+from labcore.quant.awq import awq_clip, awq_scale, awq_search, clip  # noqa: E402
 from labcore.quant.fptq import plan, round_activations  # noqa: E402
 from labcore.quant.llm_int8 import Int8Linear, int8_product, llm_int8, outlier_columns, quantize_rows  # noqa: E402
 from labcore.quant.smoothquant import lae_scale, smoothquant_scale  # noqa: E402
@@ -99,6 +99,11 @@ def test_awq_protects_the_channel_that_matters_and_clips_where_it_pays():
         awq_search([w], x.abs().mean(0), x[:0], spec)
 
 
+def test_awq_does_not_divide_by_a_channel_that_is_never_active():
+    scale = awq_scale(torch.tensor([0.0, 1.0, 4.0]), 0.5)
+    torch.testing.assert_close(scale, torch.tensor([1e-4, 1.0, 2.0]) / 2e-4**0.5)
+
+
 # --- SqueezeLLM ------------------------------------------------------------------------------------------------------
 
 
@@ -136,6 +141,12 @@ def test_sparse_weights_come_back_exactly_and_are_paid_for():
     assert dense.nbytes == 8 * (25 + 13) + 8 * 8 * 2, "2 + 1 bits of 100 codes, 8 fp16 levels a row"
     assert found.nbytes == dense.nbytes + 6 * int(found.kept.sum()) + 4 * 9
     assert found.stored().dequantize().half().float().equal(found.stored().dequantize())
+
+
+def test_a_row_without_sensitivities_counts_as_evenly_weighted():
+    x = single(3, 40)
+    found, even = (weighted_kmeans(x, weights, 8) for weights in (torch.zeros_like(x), torch.ones_like(x)))
+    assert torch.equal(found[0], even[0]) and torch.equal(found[1], even[1]) and even[0].unique().numel() == 24
 
 
 def test_sensitivities_must_fit():

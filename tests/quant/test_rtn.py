@@ -93,6 +93,14 @@ def test_a_scale_outside_the_type_is_one_sentence(symmetric):
         assert quantize_weight(w.double(), spec).dequantize().isfinite().all()
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_a_group_of_zeros_has_the_range_from_minus_1_to_1(symmetric):
+    w = weight(2, 16)
+    w[0, :8] = 0
+    found = quantize_weight(w, QuantSpec(4, 8, symmetric))
+    assert found.scale[0, 0] == 2 / 15 and found.zero[0, 0] == 8 and (found.dequantize()[0, :8] == 0).all()
+
+
 def test_bad_input_is_one_sentence():
     w = weight(4, 576)
     with pytest.raises(InputError, match=r"group=128 does not divide rows of 576 weights; groups that do: .*64.*576"):
