@@ -9,7 +9,7 @@ Sources: see `eagle_head`, `draft_tree`; keys and values after vLLM 0.9.2, vllm/
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -85,16 +85,17 @@ class EagleProposer(Proposer):
 
     def _follow(self, step: SpeculationStep) -> list[Growing]:
         """Run over what the target has just computed and keeps; the requests that want a draft, their roots done."""
-        positions, rows = step.inputs.positions, [row for row in step.rows if row.kept]
-        starts = [int(positions[row.kept[0]]) for row in rows]
-        following = [
-            row.token_ids[start + 1 : start + 1 + len(row.kept)] for row, start in zip(rows, starts, strict=True)
-        ]
-        rows, starts, following = _without_last(rows, starts, following)
+        positions, rows, starts, following = step.inputs.positions.tolist(), [], [], []
+        for row in step.rows:
+            start = positions[row.kept[0]]
+            if next_ := row.token_ids[start + 1 : start + 1 + len(row.kept)]:
+                rows.append(row)
+                starts.append(start)
+                following.append(next_)
         if not rows:
             return []
-        kept = torch.tensor([i for row, next_ in zip(rows, following, strict=True) for i in row.kept[: len(next_)]])
-        kept = kept.to(self.device)
+        kept = [i for row, next_ in zip(rows, following, strict=True) for i in row.kept[: len(next_)]]
+        kept = torch.tensor(kept, device=self.device)
         hidden = None if step.hidden is None else step.hidden[kept].float()
         features = self.layer.features(hidden, [step.features[tap][kept].float() for tap in self.taps])
         out = self._run(following, starts, [row.block_ids for row in rows], features)
@@ -146,19 +147,11 @@ class EagleProposer(Proposer):
     ) -> Tensor:
         """The layer over pairs of `features` and the tokens that follow them, in places starts[i], starts[i] + 1, … of
         request i. branches: what each attends to, and so where it stands; none: each to everything before it."""
-        inputs = pass_inputs(token_ids, starts, block_tables, self.storage.shape.block_size, self.device)
-        metadata, positions = inputs.metadata, inputs.positions
-        if self.width > 1 and branches:
-            metadata = replace(metadata, branches=dict(enumerate(branches)))
-            positions = torch.tensor([branch.position for branch in branches], device=self.device)
-        attend = PagedAttend(self.storage, metadata, None)
-        return self.layer(self.embed(inputs.token_ids).float(), features, positions, attend)
-
-
-def _without_last(rows: list, starts: list, following: list) -> tuple[list, list, list]:
-    """Without rows none of whose tokens has a successor: what an answer ended with."""
-    some = [i for i, next_ in enumerate(following) if next_]
-    return [rows[i] for i in some], [starts[i] for i in some], [following[i] for i in some]
+        nodes = dict(enumerate(branches)) if self.width > 1 else None  # the branch of a chain is all that is before it
+        size = self.storage.shape.block_size
+        inputs = pass_inputs(token_ids, starts, block_tables, size, self.device, nodes)
+        attend = PagedAttend(self.storage, inputs.metadata, None)
+        return self.layer(self.embed(inputs.token_ids).float(), features, inputs.positions, attend)
 
 
 def eagle(

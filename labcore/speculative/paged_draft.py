@@ -11,15 +11,16 @@ the block table, too.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from labcore.attention.metadata import AttentionMetadata, StepInputs
-from labcore.core.draft import Draft
+from labcore.attention.metadata import StepInputs
+from labcore.attention.step_inputs import step_inputs
+from labcore.core.draft import Branch, Draft
 from labcore.kv.block_pool import NULL_BLOCK
 from labcore.kv.paged_attend import PagedAttend
 from labcore.kv.storage import KVStorage
@@ -203,25 +204,15 @@ def pass_inputs(
     block_tables: Sequence[Sequence[int]],
     block_size: int,
     device: torch.device | str = "cpu",
+    branches: Mapping[int, Branch] | None = None,
 ) -> StepInputs:
-    """A pass over the given tokens of some requests, those of request i at positions starts[i], starts[i] + 1, …;
-    `wanted` is the last of each."""
+    """A pass over the given tokens of some requests, those of request i in places starts[i], starts[i] + 1, …;
+    `wanted` is the last of each. branches: see AttentionMetadata. ValueError for a block table that is too short."""
     counts = np.array([len(tokens) for tokens in token_ids])
-    lengths, ends = np.array(starts) + counts, counts.cumsum()
+    lengths = np.array(starts) + counts
     tables = np.zeros((len(counts), -(-int(lengths.max()) // block_size)), np.int32)
-    for row, (table, length) in enumerate(zip(block_tables, lengths.tolist(), strict=True)):
+    for row, table, length in zip(tables, block_tables, lengths.tolist(), strict=True):
         used = -(-length // block_size)
-        tables[row, :used] = table[:used]  # ValueError if the table is too short
-    positions = np.arange(ends[-1]) + np.repeat(lengths - ends, counts)
-    blocks = tables[np.repeat(np.arange(len(counts)), counts), positions // block_size].astype(np.int64)
-    put: Callable[[np.ndarray], Tensor] = lambda array: torch.from_numpy(array).to(device)  # noqa: E731
-    metadata = AttentionMetadata(
-        query_start_loc=torch.from_numpy(np.concatenate(([0], ends)).astype(np.int32)),
-        seq_lens=torch.from_numpy(lengths.astype(np.int32)),
-        block_table=put(tables),
-        slot_mapping=put(blocks * block_size + positions % block_size),
-        max_query_len=int(counts.max()),
-        max_seq_len=int(lengths.max()),
-    )
-    flat = torch.tensor([token for tokens in token_ids for token in tokens], device=device)
-    return StepInputs(flat, put(positions), put(ends - 1), metadata)
+        row[:used] = table[:used]
+    flat = np.array([token for tokens in token_ids for token in tokens], np.int64)
+    return step_inputs(flat, counts, lengths, tables, block_size, branches=branches, device=device)
