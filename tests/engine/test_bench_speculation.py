@@ -6,7 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from labcore.engine.bench_speculation import Decoded, Prediction, acceptance, row  # noqa: E402
+from labcore.engine.bench_speculation import row  # noqa: E402
+from labcore.engine.speculation_gain import Decoded, Prediction, acceptance  # noqa: E402
 from labcore.engine.stats import RunStats, StepRecord  # noqa: E402
 from labcore.formulas import formula  # noqa: E402
 from tests.model.tiny import tiny_model  # noqa: E402
