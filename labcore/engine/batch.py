@@ -67,6 +67,6 @@ class InputBatch:
             self.block_table[rows, : -(-int(lengths.max()) // self.block_size)],
             self.block_size,
             wanted=wanted,
-            branches=step_branches(scheduled),
+            branches=step_branches(scheduled) if any(one.parents for one in scheduled) else None,
             device=self.device,
         )

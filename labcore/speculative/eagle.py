@@ -65,7 +65,7 @@ class EagleProposer(Proposer):
     @property
     def nbytes_per_token(self) -> int:
         config = self.layer.config
-        return 2 * config.n_kv_heads * config.head_dim * 4
+        return 2 * config.n_kv_heads * config.head_dim * 4  # bytes of a float32, the widest that a cache stores
 
     def attach(self, storage: KVStorage) -> None:
         host = storage.arrays[0][1].shape[1]
