@@ -1,0 +1,68 @@
+"""Launch choices of every kernel: tile sizes, warps, pipeline stages, in one table by kind and architecture.
+
+An entry is one dict for all shapes, or a list of (where, dict): the first whose `where` fits the shape is taken.
+`where` maps a name of the shape to a value, or to a set or range of values: ({"head_dim": 64, "rows": range(1, 17)},
+{"BLOCK_M": 16, ...}). A key in capitals is a constexpr of the kernel; num_warps, num_stages and maxnreg are Triton's.
+Every entry for a GPU compiles without spills and within that chip's shared memory, which the tests assert; where a
+comment says so it also won a sweep of `labcore.kernels.tune`. Those of "interpreter" only have to be small.
+"""
+
+import functools
+from collections.abc import Mapping
+
+from labcore.core.errors import InputError
+
+Launch = dict[str, int]
+Rule = tuple[Mapping[str, object], Launch]
+
+ARCHITECTURES = ("sm75", "sm80", "sm89", "sm90")  # oldest first
+INTERPRETER = "interpreter"
+
+TABLE: dict[tuple[str, str], Launch | list[Rule]] = {}
+
+
+def architecture(cc: tuple[int, int] | None) -> str:
+    """The newest architecture in the table that `cc` can run as; "interpreter" for None.
+
+    Chips with 99 KiB of shared memory (8.6: A10, RTX 30; 12.0: RTX 50) take the tiles of 8.9, which has as little.
+    """
+    if cc is None:
+        return INTERPRETER
+    if cc in ((8, 6), (8, 9)) or cc >= (12, 0):
+        return "sm89"
+    if cc < (7, 5):
+        raise InputError(f"compute capability {cc[0]}.{cc[1]}: the kernels need 7.5 or more; pass backend='torch'")
+    return "sm90" if cc >= (9, 0) else "sm80" if cc >= (8, 0) else "sm75"
+
+
+def rules(kind: str, cc: tuple[int, int] | None) -> list[Rule]:
+    """The entries of `kind` that a chip of capability `cc` chooses from, in order. Raises InputError without any."""
+    name = architecture(cc)
+    usable = (INTERPRETER,) if cc is None else reversed(ARCHITECTURES[: ARCHITECTURES.index(name) + 1])
+    for candidate in usable:
+        if (kind, candidate) in TABLE:
+            entry = TABLE[kind, candidate]
+            return [({}, entry)] if isinstance(entry, dict) else entry
+    raise InputError(
+        f"no launch choices of kind {kind!r} for {name}: add ({kind!r}, {name!r}) to labcore.kernels._config"
+    )
+
+
+def pick(kind: str, cc: tuple[int, int] | None, **shape) -> Launch:
+    """The launch choices of `kind` for a chip and a shape, a new dict. Raises InputError if there are none."""
+    return dict(_pick(kind, cc, tuple(shape.items())))
+
+
+@functools.lru_cache(maxsize=4096)  # a decode step picks the same few again and again
+def _pick(kind: str, cc: tuple[int, int] | None, shape: tuple[tuple[str, object], ...]) -> Launch:
+    known = dict(shape)
+    for where, launch in rules(kind, cc):
+        if all(_fits(known, name, wanted) for name, wanted in where.items()):
+            return launch
+    raise InputError(f"no launch choices of kind {kind!r} for {architecture(cc)} and {known}: add a rule that fits")
+
+
+def _fits(shape: Mapping[str, object], name: str, wanted: object) -> bool:
+    if name not in shape:
+        raise InputError(f"a rule asks for {name}={wanted}, and the caller of pick() named only {sorted(shape)}")
+    return shape[name] in wanted if isinstance(wanted, (set, frozenset, range, tuple)) else shape[name] == wanted
