@@ -4,8 +4,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from labcore.core.errors import InputError  # noqa: E402
-from labcore.kernels import _config  # noqa: E402
+from labcore.core.errors import InputError
+from labcore.kernels import _config
 
 
 @pytest.fixture(autouse=True)
