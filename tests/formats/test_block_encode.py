@@ -62,7 +62,7 @@ def test_the_numbers_of_ggml(name, kind):
 def test_the_bytes_of_ggml_on_weights(name):
     format, x = named(name), rows("normal", 128)
     blocks = [raw.reshape(-1, format.layout.itemsize) for raw in (quantize(x, format), ggml()(x, format))]
-    assert (blocks[0] == blocks[1]).all(1).mean() >= 0.97
+    assert (blocks[0] == blocks[1]).all(1).mean() >= 0.995
 
 
 @pytest.mark.parametrize("name", KQUANTS)
