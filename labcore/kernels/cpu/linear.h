@@ -15,6 +15,7 @@
 #define PANEL 8        // output rows side by side
 #define ROWS 4         // input rows that share one unpacking of a weight
 #define ROW_CHUNK 64   // input rows whose activations stay in the L2 cache while all weights pass by
+#define AHEAD 12       // blocks between what is multiplied and what is asked of memory, about 2 KB of 4-bit codes
 
 typedef struct {  // w = scale * code + minimum, code 0..15; lane (row, h) of chunk c holds columns 8c + 2n + h, n = 0..3
     uint16_t scale[PANEL], minimum[PANEL], codes[4][2 * PANEL];
@@ -30,6 +31,11 @@ typedef struct {  // x = scale * code; sum is the sum of those 32 values
     float scale, sum;
 } activation;
 
+// Ask for the block AHEAD of this one. The hardware would stop at each page's end.
+#define PREFETCH(w)                                                 \
+    for (int byte = 0; byte < (int)sizeof *(w); byte += 64)         \
+        _mm_prefetch((const char *)((w) + AHEAD) + byte, _MM_HINT_T0);
+
 INLINE __m256 halves(const uint16_t *fp16) { return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)fp16)); }
 
 INLINE __m256i pair(const int16_t *codes) {  // two neighbouring activations, in every lane
@@ -42,6 +48,7 @@ INLINE __m256i pair(const int16_t *codes) {  // two neighbouring activations, in
 INLINE void q4_dot(const q4_panel *w, const activation *x, long blocks, int count, __m256 acc[ROWS]) {
     const __m256i low4 = _mm256_set1_epi16(15);
     for (long b = 0; b < blocks; b++, w++, x++) {
+        PREFETCH(w)
         __m256i sums[ROWS] = {0};
 #pragma GCC unroll 4
         for (int c = 0; c < 4; c++) {
@@ -66,6 +73,7 @@ INLINE void q4_dot(const q4_panel *w, const activation *x, long blocks, int coun
 
 INLINE void q8_dot(const q8_panel *w, const activation *x, long blocks, int count, __m256 acc[ROWS]) {
     for (long b = 0; b < blocks; b++, w++, x++) {
+        PREFETCH(w)
         __m256i sums[ROWS] = {0};
 #pragma GCC unroll 16
         for (int j = 0; j < 16; j++) {

@@ -96,9 +96,10 @@ class BlockLinear(nn.Module):
         """x: fp32 [rows, width]; returns fp32 [rows, outputs]."""
         if x.dtype != torch.float32 or x.ndim != 2 or x.shape[1] != self.width:
             raise InputError(f"x is {x.dtype} {tuple(x.shape)}; this layer takes float32 [rows, {self.width}]")
-        if self.packed is not None and len(x) > FEW_ROWS:
+        rows = x.shape[0]
+        if self.packed is not None and rows > FEW_ROWS:
             ready = prepared(x, self.norm, self.struct.eps, bool(self.struct.gated))
             return packed_linear(ready.bfloat16(), self.packed).float()
-        x, y = x.contiguous(), torch.empty((len(x), self.outputs))
-        self._run(self.struct, x.data_ptr(), y.data_ptr(), len(x), torch.get_num_threads())
+        x, y = x.contiguous(), torch.empty(rows, self.outputs)
+        self._run(self.struct, x.data_ptr(), y.data_ptr(), rows, torch.get_num_threads())
         return y
