@@ -24,6 +24,7 @@ CPU_SUITES: dict[str, str] = {
     "memory": "labcore.model.bench:memory_suite",
     "weight_only": "labcore.model.bench_weight_only:suite",
     "quant": "labcore.quant.bench:suite",
+    "quant_decode": "labcore.quant.bench_decode:suite",
     "kv_quality": "labcore.model.bench_cache_quality:suite",
     "kv_dequant": "labcore.kv.quantized_bench:suite",
     "engine": "labcore.engine.bench:suite",
