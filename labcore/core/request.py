@@ -56,7 +56,8 @@ class Request:
     all_token_ids: prompt and answer, append-only; spec_token_ids: drafts to verify behind them, with spec_parents and
     spec_laws (see core.draft; where a draft was cut, their first entries count); num_computed_tokens: leading tokens
     whose keys and values are stored, once the plan that was made last has run. block_hashes: one per
-    full block of all_token_ids, extended by the cache manager. num_cached_tokens: prompt tokens that the first
+    full block of all_token_ids, extended by the cache manager. num_pending_tokens: sampled by plans that have not been
+    answered yet, so they are on the device and nobody has read them. num_cached_tokens: prompt tokens that the first
     admission found computed. arrival: seconds on the caller's clock, for metrics; order: place in the queue, set by the
     scheduler. fork_of: a request with the same prompt whose blocks this one may share (parallel sampling); forks: those
     that wait for this one's prompt. error: one sentence, set with FINISHED_ERROR. Raises InputError for an empty
@@ -92,7 +93,7 @@ class Request:
         self.arrival, self.order = arrival, 0
         self.block_hashes: list[bytes] = []
         self.forks: list[Request] = []
-        self.num_cached_tokens = self.num_preemptions = self.admitted_step = 0
+        self.num_cached_tokens = self.num_preemptions = self.admitted_step = self.num_pending_tokens = 0
         self.status = RequestStatus.WAITING
         self.error: str | None = None
 

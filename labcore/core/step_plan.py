@@ -19,6 +19,8 @@ from labcore.core.request import Request
 if TYPE_CHECKING:
     from labcore.core.draft import Draft
 
+PENDING = -1  # stands for a token that the plan before has sampled and nobody has read yet
+
 
 class Move(Enum):
     """Kinds of whole-block transfers."""
@@ -62,9 +64,9 @@ class ScheduledRequest:
 
     @property
     def token_ids(self) -> list[int]:
-        """The tokens to feed, [num_tokens]."""
+        """The tokens to feed, [num_tokens]; PENDING where the plan before samples it and has not been answered."""
         known = self.request.all_token_ids[self.start : self.start + self.num_tokens - self.num_draft_tokens]
-        return known + self.request.spec_token_ids[: self.num_draft_tokens]
+        return (known or [PENDING]) + self.request.spec_token_ids[: self.num_draft_tokens]
 
     @property
     def parents(self) -> list[int] | None:

@@ -113,11 +113,13 @@ def check_plan(scheduler: Scheduler, plan: StepPlan) -> None:
 def check_row(scheduler: Scheduler, row: ScheduledRequest) -> None:
     """A row computes at least one token that is there, has room for it, and says rightly whether it gets the next."""
     request, end = row.request, row.start + row.num_tokens
+    before = request.num_pending_tokens - row.wants_token if scheduler.config.async_scheduling else 0
+    known = request.num_tokens + before
     if row.block_ids is not scheduler.manager.block_tables.get(request.request_id):
         raise Violation("S2", f"{request} is planned and has lost its blocks")
-    if row.num_tokens < 1 or row.start >= request.num_tokens:
+    if row.num_tokens < 1 or row.start >= known:
         raise Violation("A6", f"{request} has nothing to compute")
-    if end > request.num_tokens_with_spec or row.wants_token != (end >= request.num_tokens):
+    if end > request.num_tokens_with_spec + before or row.wants_token != (end >= known):
         raise Violation("S1", f"{request} computes up to {end}, wants_token={row.wants_token}")
     if end != request.num_computed_tokens:
         raise Violation("S3", f"{request} computes up to {end}")

@@ -40,7 +40,8 @@ class SchedulerConfig:
     long_prefill_token_threshold: at most this many tokens of one request a step, 0 for no limit; policy: a key of
     `policies.POLICIES`; watermark: share of the blocks that admission leaves free while anything runs;
     num_lookahead_tokens: slots beyond the step's own tokens that a draft model writes; num_branch_tokens: draft nodes
-    beside the longest branch, which take slots even where the answer may not grow as long.
+    beside the longest branch, which take slots even where the answer may not grow as long; async_scheduling: a step is
+    planned before the one before it has been answered, its newest tokens unknown (`overlap`).
     Raises InputError for a value, or a combination, with which some request could never go on.
     """
 
@@ -53,6 +54,7 @@ class SchedulerConfig:
     watermark: float = 0.01
     num_lookahead_tokens: int = 0
     num_branch_tokens: int = 0
+    async_scheduling: bool = False
 
     def __post_init__(self) -> None:
         _require(self, "max_num_seqs", self.max_num_seqs >= 1, "1 or more")

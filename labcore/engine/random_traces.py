@@ -103,9 +103,11 @@ class Life:
         trees: bool = False,
     ):
         self.rng, self.events, self.vocabulary, self.trees = rng, events, vocabulary, trees
-        config = replace(config, num_branch_tokens=4 if trees else 0)
-        self.scheduler = Scheduler(config, cache)
         self.proposer = rng.choice(PROPOSERS)
+        self.late = int(rng.random() < 0.2)  # answers arrive this many plans late, as with overlapped scheduling
+        ahead = bool(self.late) and self.proposer == "none"
+        config = replace(config, num_branch_tokens=4 if trees else 0, async_scheduling=ahead)
+        self.scheduler = Scheduler(config, cache)
         self.runner = ShadowRunner(
             self.scheduler.manager,
             cache.num_host_blocks,
@@ -115,7 +117,6 @@ class Life:
             lambda request: events and rng.random() < 0.005,
         )
         self.trace = Trace()
-        self.late = int(rng.random() < 0.2)  # answers arrive this many plans late, as with overlapped scheduling
         self.pending: list[tuple[StepPlan, StepOutput]] = []
 
     def propose(self, request: Request, right) -> Draft:

@@ -94,6 +94,7 @@ class Scheduler:
                 self._continue(plan, budget)
         for row in plan.scheduled:
             row.request.num_computed_tokens += row.num_tokens
+            row.request.num_pending_tokens += row.wants_token and self.config.async_scheduling
             plan.num_tokens += row.num_tokens
         plan.moves = self.manager.take_moves()
         self.policy.charge(plan)
@@ -108,14 +109,17 @@ class Scheduler:
             request, index = order[index], index + 1
             if not mixes and plan.scheduled and is_prefill(plan.scheduled[0].request) and not is_prefill(request):
                 break
-            computed, known = request.num_computed_tokens, len(request.all_token_ids)
+            computed, pending = request.num_computed_tokens, request.num_pending_tokens
+            known = len(request.all_token_ids) + pending
+            if pending and known >= request.max_total_tokens:
+                continue  # the token that is being sampled is its last
             new = known + len(request.spec_token_ids) - computed
             if new != 1:
                 new = min(new, limit, budget - len(order) + index)  # one token each is for those after it
             if new == 0:
                 continue  # its last token is being computed by a plan that has not been answered yet
             drafts = computed + new - known if computed + new > known else 0
-            while (first := manager.allocate_slots(request, new, (), 0, drafts, lookahead)) is None:
+            while (first := manager.allocate_slots(request, new, (), 0, drafts + pending, lookahead)) is None:
                 self._preempt(victim := order.pop(), plan)
                 if victim is request:
                     return budget
@@ -178,6 +182,7 @@ class Scheduler:
         self.running.remove(victim)
         victim.move_to(RequestStatus.PREEMPTED)
         victim.num_computed_tokens, victim.spec_token_ids = 0, []
+        victim.num_pending_tokens = 0  # what is being sampled for it is passed over, and sampled again
         victim.num_preemptions += 1
         insort(self.waiting, victim, key=self.policy.key)
         plan.preempted.append(name)
@@ -193,6 +198,7 @@ class Scheduler:
             if request.status != RequestStatus.RUNNING or request.admitted_step > plan.step:
                 continue
             name = request.request_id
+            request.num_pending_tokens -= row.wants_token and self.config.async_scheduling
             if name in output.failed:
                 self.manager.forget_prefix(request)  # keys and values that gave no finite logits must not be hit
                 self.finish_requests([name], RequestStatus.FINISHED_ERROR, output.failed[name])

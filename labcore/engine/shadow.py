@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from labcore.core.draft import Branch, Draft
 from labcore.core.request import Request
-from labcore.core.step_plan import Move, ScheduledRequest, StepOutput, StepPlan
+from labcore.core.step_plan import PENDING, Move, ScheduledRequest, StepOutput, StepPlan
 from labcore.engine.check import Violation
 from labcore.engine.tree_rows import accepted_slots, step_branches
 from labcore.kv.manager import KVCacheManager
@@ -79,6 +79,7 @@ class ShadowRunner:
         self.host = [UNWRITTEN] * (num_host_blocks * self.size)
         self.prefixes = Prefixes()
         self.known: dict[str, list[int]] = {}  # request id -> the prefix that ends with each of its tokens
+        self.latest: dict[str, int] = {}  # request id -> the token sampled last
         self.hashes: dict[int, bytes] = {}
         self.forgotten = False  # whether a failure made the prefix cache forget heads whose tails it still knows
 
@@ -115,8 +116,9 @@ class ShadowRunner:
         """Store the row's tokens; returns the prefixes that stand in the request's places up to the last of them."""
         prefixes = self.prefixes_of(row.request)[: row.start + row.num_tokens]
         known = len(prefixes)
-        for node, token in enumerate(row.token_ids[known - row.start :]):  # drafts
+        for node, token in enumerate(row.token_ids[known - row.start :]):  # drafts, or one that is pending
             parent = node - 1 if row.parents is None else row.parents[node]
+            token = self.latest[row.request.request_id] if token == PENDING else token
             prefixes.append(self.prefixes.extend(prefixes[known + parent], token))
         for slot, prefix in zip(row.slots(self.size), prefixes[row.start :], strict=True):
             self.device[slot] = prefix
@@ -146,8 +148,9 @@ class ShadowRunner:
         request = row.request
         if self.fails and self.fails(request):
             output.failed[request.request_id], self.forgotten = "the sampler raised", True
+            self.latest[request.request_id] = 0  # the row of a plan made before this is known computes something
             return
-        known = request.num_tokens
+        known = row.start + row.num_tokens - row.num_draft_tokens
         prefix, drafted, path = prefixes[known - 1], prefixes[known:], []
         tokens = [self.next_token(request, prefix)]
         while (longer := self.prefixes.extend(prefix, tokens[-1])) in drafted:
@@ -155,7 +158,7 @@ class ShadowRunner:
             path.append(drafted.index(prefix))
             tokens.append(self.next_token(request, prefix))
         self.keep_accepted(row, path)
-        output.sampled[request.request_id] = tokens
+        output.sampled[request.request_id], self.latest[request.request_id] = tokens, tokens[-1]
         if self.propose:
             last = self.prefixes.extend(prefix, tokens[-1])
             output.drafts[request.request_id] = self.propose(request, lambda n: self.continued(request, last, n))
