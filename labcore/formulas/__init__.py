@@ -14,6 +14,7 @@ from labcore.formulas import (  # noqa: F401, I001 (importing declares; this is 
     roofline,
     prefill,
     moe,
+    attention_io,
     kv,
     offload,
     capacity,

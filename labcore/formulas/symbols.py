@@ -20,6 +20,7 @@ DOMAINS: dict[str, tuple[Any, str, dict[str, bool]]] = {
     "nonnegative": (lambda x: x >= 0, "0 or more", {"nonnegative": True}),
     "count": (lambda x: x >= 1, "1 or more", {"positive": True}),
     "fraction": (lambda x: (x > 0) & (x <= 1), "above 0 and at most 1", {"positive": True}),
+    "real": (lambda x: x == x, "a number of either sign", {"real": True}),
 }
 
 
@@ -156,6 +157,24 @@ d_h = count("d_h", "d_h", "elements", "dimension of one head", 32, 256)
 d_c = count("d_c", "d_c", "elements", "dimension of the MLA latent", 128, 1024)
 d_R = count("d_R", "d_R", "elements", "dimension of the MLA key that carries RoPE", 16, 128)
 b_kv = symbol("b_kv", r"b_{\mathrm{kv}}", "B/element", "bytes of one stored key or value element", 0.25, 4)
+
+# Attention kernels
+b_act = symbol("b_act", r"b_{\mathrm{act}}", "B/element", "bytes of an element of queries, keys, values, scores", 1, 4)
+b_acc = symbol("b_acc", r"b_{\mathrm{acc}}", "B/element", "bytes of an accumulated number (FP32: 4)", 2, 8)
+B_r = count("B_r", "B_r", "tokens", "queries in a tile", 16, 256)
+B_c = count("B_c", "B_c", "tokens", "keys in a tile", 16, 256)
+M_sram = symbol(
+    "M_sram", r"M_{\mathrm{sram}}", "B", "on-chip memory that the tiles of one thread block share", 3e4, 3e5
+)
+n_sm = count("n_sm", r"n_{\mathrm{SM}}", "SMs", "streaming multiprocessors of the GPU", 16, 256)
+n_cta = count("n_cta", r"n_{\mathrm{cta}}", "blocks/SM", "thread blocks that one SM holds at a time", 1, 8)
+n_split = count("n_split", r"n_{\mathrm{split}}", "splits", "pieces into which a sequence's keys are cut", 1, 64)
+m_a = symbol("m_a", "m_1", "1", "largest score of one part of the keys", 0.1, 20, domain="real")
+m_b = symbol("m_b", "m_2", "1", "largest score of another part", 0.1, 20, domain="real")
+l_a = symbol("l_a", r"\ell_1", "1", "sum of exp(score - m_1) over one part of the keys", 1, 1e4)
+l_b = symbol("l_b", r"\ell_2", "1", "sum of exp(score - m_2) over another part", 1, 1e4)
+lse_a = symbol("lse_a", r"\mathrm{lse}_1", "1", "log-sum-exp of one part's scores", 0.1, 20, domain="real")
+lse_b = symbol("lse_b", r"\mathrm{lse}_2", "1", "log-sum-exp of another part's scores", 0.1, 20, domain="real")
 
 # Adapters and context parallelism
 lora_rank = count("lora_rank", "r", "elements", "rank of a LoRA adapter", 4, 256)

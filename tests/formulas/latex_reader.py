@@ -84,6 +84,8 @@ class Reader:
         for latex, value in self.symbols:
             if self.take(re.escape(latex) + r"(?![a-zA-Z_])"):
                 return value
+        if self.take(r"e(?=\^)"):  # Euler's number, unless an input is written e
+            return math.e
         return None
 
 

@@ -60,6 +60,17 @@ FOUR_A100 = {"P": LLAMA3_70B["P"], "b_w": 2, "F": 4 * 312e12, "beta": 4 * 2.039e
 ROUTED = {"E": 256, "k": 8, "B": 32}
 EXPERTS = {"b_w": 2, "P_dense": 14_000_000_000, "n_moe": 58, "P_expert": 44_040_000}
 LINEAR_70B = {"P_lin": 68_451_041_280, "P_keep": 525_606_912, "b_w": 2}  # Llama 2 70B: layers; embeddings, head, norms
+TILED = {"L": 1024, "d_h": 64, "B_r": 64, "b_act": 2, "b_acc": 4}
+DECODE_128K = {
+    "n_q": 64,
+    "n_kv": 8,
+    "n_sm": 108,
+    "d_h": 128,
+    "b_kv": 2,
+    "b_acc": 4,
+    "L": 131_072,
+    "beta": A100,
+}  # one layer of Llama 3 70B on an A100
 GEMMA = {"n_global": 10, "n_local": 52, "L": 131_072, "W": 1024}  # the layer counts of Gemma 3 27B
 
 WORKED = [
@@ -410,4 +421,42 @@ WORKED = [
     worked("1.91 ×", "quant.weight_only_speedup", B=80, R=R_A100, b_w=2, b_bar=4 + 20 / 128),
     worked("1.00 ×", "quant.weight_only_speedup", B=160, R=R_A100, b_w=2, b_bar=4 + 20 / 128),
     worked("39.7 sequences", "roofline.crossover_batch", R=R_A100, b_w=(4 + 20 / 128) / 8),
+    # attention kernels: scores and statistics of one head and of 64 at 32,768 tokens, in FP16 and FP32
+    worked("2.0 GiB", "attention.score_bytes", n_q=1, L=32768, b_act=2),
+    worked("128 GiB", "attention.score_bytes", n_q=64, L=32768, b_act=2),
+    worked("0.26 MB", "attention.statistics_bytes", n_q=1, L=32768, b_acc=4),
+    worked("16.78 MB", "attention.statistics_bytes", n_q=64, L=32768, b_acc=4),
+    worked("8,912,896 B", "attention.standard_io", T=1024, L=1024, d_h=64, b_act=2),
+    worked("2,424,832 B", "attention.standard_io", T=256, L=1024, d_h=64, b_act=2),
+    worked("1,115,136 B", "attention.tiled_io", TILED, T=256),
+    worked("550,288 B", "attention.tiled_io", TILED, T=100),
+    worked("2,494,464 B", "attention.tiled_io_causal", TILED),
+    worked("3,118,592 B", "attention.keys_outer_io", T=256, L=1030, d_h=64, B_c=64, b_act=2, b_acc=4),
+    worked("163 tokens", "attention.tile_rows", M_sram=Q(163, "KiB"), d_h=128, b_act=2),
+    worked("7.6 %", "attention.gemm_ratio", LLAMA3_70B, L=8192),
+    worked("122 %", "attention.gemm_ratio", LLAMA3_70B, L=131_072),
+    worked("6.25 %", "attention.score_row_share", n_q=64, n_kv=8, d_h=128, b_act=2, b_kv=2),
+    worked("12.5 %", "attention.score_row_share", n_q=64, n_kv=8, d_h=128, b_act=2, b_kv=1),
+    worked("7.4 %", "attention.busy_share", B=1, n_kv=8, n_split=1, n_sm=108),
+    worked("44.4 %", "attention.busy_share", B=2, n_kv=8, n_split=3, n_sm=108),
+    worked("100 %", "attention.busy_share", B=1, n_kv=8, n_split=14, n_sm=108),
+    worked("14 splits", "attention.fill_splits", B=1, n_kv=8, n_sm=108, n_cta=1),
+    worked("22 splits", "attention.fill_splits", B=3, n_kv=8, n_sm=132, n_cta=4),
+    worked("51.9 %", "attention.wave_efficiency", B=1, n_kv=8, n_split=14, n_sm=108, n_cta=1),
+    worked("96.3 %", "attention.wave_efficiency", B=1, n_kv=8, n_split=13, n_sm=108, n_cta=1),
+    worked("55.6 %", "attention.wave_efficiency", B=3, n_kv=8, n_split=10, n_sm=108, n_cta=2),
+    worked("924,672 B", "attention.partial_bytes", B=1, n_q=64, n_split=14, d_h=128, b_acc=4),
+    worked("3,962,880 B", "attention.partial_bytes", B=3, n_q=64, n_split=20, d_h=128, b_acc=4),
+    worked("273.85 us", "attention.split_time", DECODE_128K, B=1, n_split=13, n_cta=1),
+    worked("508.25 us", "attention.split_time", DECODE_128K, B=1, n_split=14, n_cta=1),
+    worked("1,422.80 us", "attention.split_time", DECODE_128K, B=3, n_split=10, n_cta=2),
+    worked("3.104 ×", "attention.online_sum", l_a=2, m_a=2, l_b=3, m_b=1),
+    worked("3.736 ×", "attention.online_sum", l_a=2, m_a=-2, l_b=3, m_b=-1),
+    worked("2.313 ×", "attention.combine_lse", lse_a=1, lse_b=2),
+    worked("26.89 %", "attention.combine_weight", lse_a=1, lse_b=2),
+    worked("95.26 %", "attention.combine_weight", lse_a=2, lse_b=-1),
+    worked("11.33 ×", "attention.cascade_gain", B=32, L_hit=8192, L=512),
+    worked("3.40 ×", "mla.absorption_ratio", d_c=512, d_R=64, d_h=128),
+    worked("33.554 MFLOP/token", "mla.expansion_flops", n_q=128, d_c=512, d_h=128),
+    worked("170.67 tokens", "mla.absorb_below", d_c=512, d_h=128),
 ]

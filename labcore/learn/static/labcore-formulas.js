@@ -52,6 +52,20 @@
     d_c: entry("d_c", "elements", "dimension of the MLA latent", 128, 1024, true),
     d_R: entry("d_R", "elements", "dimension of the MLA key that carries RoPE", 16, 128, true),
     b_kv: entry("b_{\\mathrm{kv}}", "B/element", "bytes of one stored key or value element", 0.25, 4, false),
+    b_act: entry("b_{\\mathrm{act}}", "B/element", "bytes of an element of queries, keys, values, scores", 1, 4, false),
+    b_acc: entry("b_{\\mathrm{acc}}", "B/element", "bytes of an accumulated number (FP32: 4)", 2, 8, false),
+    B_r: entry("B_r", "tokens", "queries in a tile", 16, 256, true),
+    B_c: entry("B_c", "tokens", "keys in a tile", 16, 256, true),
+    M_sram: entry("M_{\\mathrm{sram}}", "B", "on-chip memory that the tiles of one thread block share", 30000, 300000, false),
+    n_sm: entry("n_{\\mathrm{SM}}", "SMs", "streaming multiprocessors of the GPU", 16, 256, true),
+    n_cta: entry("n_{\\mathrm{cta}}", "blocks/SM", "thread blocks that one SM holds at a time", 1, 8, true),
+    n_split: entry("n_{\\mathrm{split}}", "splits", "pieces into which a sequence's keys are cut", 1, 64, true),
+    m_a: entry("m_1", "1", "largest score of one part of the keys", 0.1, 20, false),
+    m_b: entry("m_2", "1", "largest score of another part", 0.1, 20, false),
+    l_a: entry("\\ell_1", "1", "sum of exp(score - m_1) over one part of the keys", 1, 10000, false),
+    l_b: entry("\\ell_2", "1", "sum of exp(score - m_2) over another part", 1, 10000, false),
+    lse_a: entry("\\mathrm{lse}_1", "1", "log-sum-exp of one part's scores", 0.1, 20, false),
+    lse_b: entry("\\mathrm{lse}_2", "1", "log-sum-exp of another part's scores", 0.1, 20, false),
     lora_rank: entry("r", "elements", "rank of a LoRA adapter", 4, 256, true),
     n_dcp: entry("N_{\\mathrm{dcp}}", "ranks", "ranks that share out the tokens of one sequence's cache", 1, 16, true),
     bits: entry("b", "bit/element", "bits a quantized element", 1, 8, true),
@@ -163,6 +177,48 @@
     ({ b_w, P_dense, n_moe, P_expert, E, B, k }) => k <= E ? b_w*(E*P_expert*n_moe*(1 - Math.pow(1 - k/E, B)) + P_dense) : NaN);
   define("moe.linear_intensity", "Arithmetic intensity of a decode step's linear layers", "FLOP/B", "b_w P_dense n_moe P_expert E B k",
     ({ b_w, P_dense, n_moe, P_expert, E, B, k }) => k <= E ? 2*B*(P_dense + P_expert*k*n_moe)/(b_w*(E*P_expert*n_moe*(1 - Math.pow(1 - k/E, B)) + P_dense)) : NaN);
+  define("attention.score_bytes", "Bytes of the score matrix", "B", "n_q b_act L",
+    ({ n_q, b_act, L }) => Math.pow(L, 2)*b_act*n_q);
+  define("attention.statistics_bytes", "Bytes of a maximum and a sum for each query", "B", "n_q b_acc L",
+    ({ n_q, b_acc, L }) => 2*L*b_acc*n_q);
+  define("attention.standard_io", "HBM bytes of attention that writes its scores", "B", "T d_h b_act L",
+    ({ T, d_h, b_act, L }) => b_act*(4*L*T + 2*L*d_h + 2*T*d_h));
+  define("attention.tiled_io", "HBM bytes of attention in tiles, queries outside", "B", "T d_h b_act b_acc B_r L",
+    ({ T, d_h, b_act, b_acc, B_r, L }) => T*b_acc + b_act*(2*L*d_h*Math.ceil(T/B_r) + 2*T*d_h));
+  define("attention.tiled_io_causal", "HBM bytes of causal attention in tiles, masked tiles skipped", "B", "d_h b_act b_acc B_r L",
+    ({ d_h, b_act, b_acc, B_r, L }) => B_r <= L ? L*b_acc + b_act*(L*d_h*(1 + L/B_r) + 2*L*d_h) : NaN);
+  define("attention.keys_outer_io", "HBM bytes of attention in tiles, keys outside", "B", "T d_h b_act b_acc B_c L",
+    ({ T, d_h, b_act, b_acc, B_c, L }) => 2*L*b_act*d_h + T*(2*b_acc*d_h + 4*b_acc + b_act*d_h)*Math.ceil(L/B_c));
+  define("attention.tile_rows", "Rows of a tile when four tiles share the on-chip memory", "tokens", "d_h b_act M_sram",
+    ({ d_h, b_act, M_sram }) => (1/4)*M_sram/(b_act*d_h));
+  define("attention.gemm_ratio", "FLOPs of causal attention over those of the linear layers, in a prefill", "1", "P n_layers n_q d_h L",
+    ({ P, n_layers, n_q, d_h, L }) => L*d_h*n_layers*n_q/P);
+  define("attention.score_row_share", "Score bytes written and read over KV bytes read, in a decode step", "1", "n_q n_kv d_h b_kv b_act",
+    ({ n_q, n_kv, d_h, b_kv, b_act }) => n_kv <= n_q ? (b_act*n_q)/((b_kv*d_h*n_kv)) : NaN);
+  define("attention.busy_share", "Share of the SMs that a decode kernel gives work to", "1", "B n_kv n_sm n_split",
+    ({ B, n_kv, n_sm, n_split }) => Math.min(1, (B*n_kv*n_split)/n_sm));
+  define("attention.fill_splits", "Splits that give every SM its thread blocks", "splits", "B n_kv n_sm n_cta",
+    ({ B, n_kv, n_sm, n_cta }) => Math.ceil((n_cta*n_sm)/((B*n_kv))));
+  define("attention.wave_efficiency", "Share of the thread-block slots that have work until the last wave ends", "1", "B n_kv n_sm n_cta n_split",
+    ({ B, n_kv, n_sm, n_cta, n_split }) => (B*n_kv*n_split)/((n_cta*n_sm*Math.ceil((B*n_kv*n_split)/((n_cta*n_sm))))));
+  define("attention.partial_bytes", "Bytes written and read to combine the splits of a decode step", "B", "B n_q d_h b_acc n_split",
+    ({ B, n_q, d_h, b_acc, n_split }) => 2*B*b_acc*n_q*n_split*(d_h + 1));
+  define("attention.split_time", "Time of one layer's decode attention in splits", "s", "beta B n_q n_kv d_h b_kv b_acc n_sm n_cta n_split L",
+    ({ beta, B, n_q, n_kv, d_h, b_kv, b_acc, n_sm, n_cta, n_split, L }) => 2*B*b_acc*n_q*n_split*(d_h + 1)/beta + 2*L*b_kv*d_h*n_cta*n_sm*Math.ceil((B*n_kv*n_split)/((n_cta*n_sm)))/(beta*n_split));
+  define("attention.online_sum", "Denominator of softmax over two parts of the keys", "1", "m_a m_b l_a l_b",
+    ({ m_a, m_b, l_a, l_b }) => l_a*Math.exp(m_a - Math.max(m_a, m_b)) + l_b*Math.exp(m_b - Math.max(m_a, m_b)));
+  define("attention.combine_lse", "Log-sum-exp of two parts of the keys", "1", "lse_a lse_b",
+    ({ lse_a, lse_b }) => Math.log(Math.exp(lse_a) + Math.exp(lse_b)));
+  define("attention.combine_weight", "Weight of one part's output in the whole", "1", "lse_a lse_b",
+    ({ lse_a, lse_b }) => 1/(Math.exp(-lse_a + lse_b) + 1));
+  define("attention.cascade_gain", "KV bytes read without sharing over those with a common prefix read once", "1", "B L L_hit",
+    ({ B, L, L_hit }) => L + L_hit > 0 ? (B*(L + L_hit))/(B*L + L_hit) : NaN);
+  define("mla.absorption_ratio", "FLOPs of attention over latents against attention over expanded heads", "1", "d_h d_c d_R",
+    ({ d_h, d_c, d_R }) => (d_R + 2*d_c)/(d_R + 2*d_h));
+  define("mla.expansion_flops", "FLOPs of expanding one cached latent into keys and values", "FLOP/token", "n_q d_h d_c",
+    ({ n_q, d_h, d_c }) => 4*d_c*d_h*n_q);
+  define("mla.absorb_below", "New tokens up to which attending over latents costs fewer FLOPs than expanding them", "tokens", "d_h d_c",
+    ({ d_h, d_c }) => d_c > d_h ? (d_c*d_h)/(d_c - d_h) : NaN);
   define("kv.bytes_per_token", "KV bytes a token", "B/token", "n_layers n_kv d_h b_kv",
     ({ n_layers, n_kv, d_h, b_kv }) => 2*b_kv*d_h*n_kv*n_layers);
   define("kv.bytes", "KV bytes of a batch", "B", "B L kappa",
