@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,41 @@ def results_folder() -> Path:
     raise DataError("no book/results folder above the working directory; open the notebook inside a clone of the book")
 
 
-def recorded_run(pattern: str, device: str = "cpu") -> dict[str, Any]:
-    """The newest recorded run on `device` with a row whose key matches `pattern` ("cpu.roofline.*").
+@dataclass(frozen=True)
+class Unrecorded:
+    """Stands where a run would: false, and shown as a sentence, so that a page says what nobody has measured yet."""
 
-    Raises DataError naming the command that records it when there is none.
-    """
+    pattern: str
+    device: str
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return (
+            f"Not recorded: no run on {self.device} has rows {self.pattern!r}; record one with {_command(self.device)}"
+        )
+
+
+def recorded_or_not(pattern: str, device: str = "cpu") -> dict[str, Any] | Unrecorded:
+    """The newest run recorded on `device` with a row that matches `pattern` ("gpu.splits.*"), else `Unrecorded`."""
     for path in sorted(results_folder().glob(f"*-{device}-*.json"), reverse=True):
         run = load_run(path)
         if any(fnmatch.fnmatchcase(row["key"], pattern) for row in run["rows"]):
             return run
-    raise DataError(f"no recorded run on {device} has rows {pattern!r}; record one with make bench")
+    return Unrecorded(pattern, device)
+
+
+def recorded_run(pattern: str, device: str = "cpu") -> dict[str, Any]:
+    """As `recorded_or_not`, for pages that need the run. Raises DataError naming the command that records one."""
+    found = recorded_or_not(pattern, device)
+    if not found:
+        raise DataError(f"no recorded run on {device} has rows {pattern!r}; record one with {_command(device)}")
+    return found
+
+
+def _command(device: str) -> str:
+    return "make bench" if device == "cpu" else "make bench-gpu"
 
 
 def ceiling(run: Mapping[str, Any], name: str) -> float:

@@ -1,13 +1,16 @@
-"""`source(object)`: show the library's own code in a notebook, never a second copy of it."""
+"""`source(object)`, `region(file, name)`: show the library's own code in a notebook, never a second copy of it."""
 
 from __future__ import annotations
 
 import ast
 import functools
 import inspect
+import re
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 
+import labcore
 from labcore.core.errors import InputError
 
 
@@ -46,6 +49,23 @@ def source(thing: object, doc: bool = True, fold: str = "") -> Shown:
     place = module.__name__ if module and module.__name__ != "__main__" else ""
     name = "" if inspect.ismodule(thing) else name
     return Shown(".".join(filter(None, (place, name))), code if doc else _without_docstrings(code), fold)
+
+
+def region(module: str, name: str, doc: bool = True, fold: str = "") -> Shown:
+    """The part of a module between `# [book: name]` and `# [/book]`: region("kernels.paging", "slots").
+
+    The file is read, not imported, so a kernel shows where Triton is not installed. doc and fold as for `source`.
+    Raises InputError naming the regions there are.
+    """
+    path = Path(labcore.__file__).parent.joinpath(*module.split(".")).with_suffix(".py")
+    if not path.is_file():
+        raise InputError(f"no module labcore.{module} to show a region of")
+    text = path.read_text(encoding="utf-8")
+    found = dict(re.findall(r"(?ms)^# \[book: ([\w-]+)\]\n(.*?)^# \[/book\]$", text))
+    if name not in found:
+        raise InputError(f"labcore.{module} has no region {name!r}; it has {', '.join(found) or 'none'}")
+    code = re.sub(r"  # fmt: skip$", "", found[name].strip(), flags=re.M)
+    return Shown(f"labcore.{module}", code if doc else _without_docstrings(code), fold)
 
 
 def _without_docstrings(code: str) -> str:
