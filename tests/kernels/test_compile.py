@@ -1,0 +1,112 @@
+"""Every shipped kernel, compiled for four chips without one: no spills, shared memory that fits, instructions meant.
+
+Compilation happens in processes of their own: here kernels are interpreted. `make test` compiles the first variant of
+each kernel with the installed Triton; LABCORE_TRITON_36=folder adds the release in that folder, LABCORE_SOAK=1 takes
+every variant. Triton's own cache makes a second run quick.
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+triton = pytest.importorskip("triton")
+
+from labcore.kernels import _compile  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+OLDER = os.environ.get("LABCORE_TRITON_36")
+SOAK = bool(os.environ.get("LABCORE_SOAK"))
+RELEASES = ["installed", *(["3.6"] if OLDER else [])]
+JOBS = os.environ.get("LABCORE_JOBS", "1")
+
+
+def run_python(*arguments: str, release: str = "installed") -> str:
+    """What a process without the interpreter prints; its complaint fails the test."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([OLDER] if release == "3.6" else [])])
+    command = [sys.executable, *arguments]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.stdout, result.stderr
+    return result.stdout
+
+
+@functools.cache
+def compiled(cc: int, release: str) -> tuple[str, dict]:
+    """(Triton's version, {module: {variant: report}}) of the slice, or under soak of everything."""
+    whole = ["--all"] if SOAK else []
+    printed = run_python("-m", "labcore.kernels._compile", "--cc", str(cc), "--jobs", JOBS, *whole, release=release)
+    ((version, chips),) = json.loads(printed).items()
+    return version, chips[f"sm{cc}"]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("cc", _compile.CHIPS)
+def test_what_is_shipped_compiles_without_spills_and_fits(cc, release):
+    version, modules = compiled(cc, release)
+    assert release == "installed" or version.startswith(release), f"{OLDER} holds Triton {version}"
+    found = [
+        f"{module}, {name}: {problem}"
+        for module, variants in modules.items()
+        for name, report in variants.items()
+        for problem in _compile.problems(report, cc)
+    ]
+    assert not found, "\n".join(found)
+
+
+@functools.cache
+def sample() -> dict:
+    """The reports of sample_kernels on an H200."""
+    code = (
+        "import json; from tests.kernels.sample_kernels import variants; from labcore.kernels._compile import *\n"
+        "print(json.dumps({v.name: compile_variant(v, 90) for v in variants((9, 0))}))"
+    )
+    return json.loads(run_python("-c", code))
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("good", None),
+        ("spills", "spills: "),
+        ("no wgmma", "lacks ['wgmma']"),
+        ("does not compile", "does not compile: "),
+        ("too much shared memory", "bytes of shared memory, a H200 has 232448"),
+    ],
+)
+def test_each_defect_is_reported(name, complaint):
+    found = _compile.problems(sample()[name], 90)
+    assert (found == []) if complaint is None else (len(found) == 1 and complaint in found[0]), found
+
+
+def test_a_report_says_what_a_kernel_uses():
+    report = sample()["good"]
+    assert report["kernel"] == "product" and report["launch"] == {"N": 64, "num_stages": 3, "num_warps": 4}
+    assert report["warps"] == 4 and 32 < report["registers"] < 128
+    assert report["shared"] == 3 * 2 * 64 * 64 * 2  # stages, operands, elements, bytes
+    assert report["instructions"]["wgmma"] == 4  # 64 / 16 steps along K
+
+
+def test_how_many_ctas_share_a_multiprocessor():
+    assert _compile.ctas_per_sm(90, 4, 106, 39_424) == 4  # by registers: 65536 / (112 · 128)
+    assert _compile.ctas_per_sm(90, 8, 128, 98_336) == 2  # by both
+    assert _compile.ctas_per_sm(90, 8, 138, 98_336) == 1  # by registers
+    assert _compile.ctas_per_sm(90, 4, 32, 0) == 16  # by registers, with no shared memory at all
+    assert _compile.ctas_per_sm(75, 8, 32, 1024) == 4  # by the 32 warps of a T4
+    assert _compile.ctas_per_sm(89, 4, 64, 50_000) == 2  # by shared memory
+
+
+def test_names_are_unique_and_a_wrong_signature_is_refused():
+    code = (
+        "from tests.kernels.sample_kernels import *; from labcore.kernels._compile import *\n"
+        "try: compile_variant(Variant('x', product, SIGNATURE, {}), 90)\n"
+        "except InputError as error: print(error)"
+    )
+    assert "product, variant x: ['N'] is missing" in run_python("-c", code)
+    names = [(cc, module, variant.name) for cc in _compile.CHIPS for module, variant in _compile.shipped(cc)]
+    assert len(set(names)) == len(names)
