@@ -18,7 +18,38 @@ Rule = tuple[Mapping[str, object], Launch]
 ARCHITECTURES = ("sm75", "sm80", "sm89", "sm90")  # oldest first
 INTERPRETER = "interpreter"
 
-TABLE: dict[tuple[str, str], Launch | list[Rule]] = {}
+TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
+    # pointwise: rows wide enough to give every thread 16 elements or more; at decode more warps for one row's latency
+    ("rms_norm", "sm75"): [
+        ({"width": range(1, 257)}, {"ROWS": 8, "num_warps": 4, "num_stages": 1}),
+        ({"width": range(257, 1025)}, {"ROWS": 4, "num_warps": 4, "num_stages": 1}),
+        ({"width": range(1025, 2049)}, {"ROWS": 1, "num_warps": 4, "num_stages": 1}),
+        ({"width": range(2049, 4097), "many_rows": True}, {"ROWS": 1, "num_warps": 4, "num_stages": 1}),
+        ({"width": range(2049, 8193)}, {"ROWS": 1, "num_warps": 8, "num_stages": 1}),
+        ({"width": range(8193, 16385)}, {"ROWS": 1, "num_warps": 16, "num_stages": 1}),
+    ],
+    ("rms_norm", "interpreter"): [
+        ({"width": range(1, 129)}, {"ROWS": 4}),
+        ({}, {"ROWS": 1}),
+    ],
+    ("rope", "sm75"): [
+        ({"few_tokens": True}, {"HEADS": 4, "num_warps": 1, "num_stages": 1}),
+        ({}, {"HEADS": 8, "num_warps": 1, "num_stages": 1}),
+    ],
+    ("rope", "interpreter"): {"HEADS": 4},
+    ("silu_mul", "sm75"): {"BLOCK": 2048, "num_warps": 4, "num_stages": 1},
+    ("silu_mul", "interpreter"): {"BLOCK": 64},
+    # sampling: a threshold is sought by one program a row, so that wants many loads in flight
+    ("softmax", "sm75"): {"BLOCK": 4096, "num_warps": 8, "num_stages": 1},
+    ("softmax", "interpreter"): {"BLOCK": 64},
+    ("sample", "sm75"): {"num_warps": 4, "num_stages": 1},
+    ("sample", "interpreter"): {},
+    ("threshold", "sm75"): {"BLOCK": 4096, "num_warps": 16, "num_stages": 1},
+    ("threshold", "interpreter"): {"BLOCK": 256},
+    ("mask", "sm75"): {"BLOCK": 2048, "num_warps": 4, "num_stages": 1},
+    ("mask", "interpreter"): {"BLOCK": 64},
+    ("prefill", "interpreter"): {"BLOCK_M": 32, "BLOCK_N": 16, "TMA": 0},
+}
 
 
 def architecture(cc: tuple[int, int] | None) -> str:

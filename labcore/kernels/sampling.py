@@ -1,0 +1,204 @@
+"""One token from each row of logits, in one read of the vocabulary: two rounds of the Gumbel-max trick.
+
+argmax(logit / temperature + g), with independent Gumbel numbers g, draws from the softmax without forming it. A number
+for each of 128,000 tokens costs more than reading their logits (a generator's 10 rounds and two logarithms each), so
+the vocabulary is cut into tiles: a tile wins with probability Z_tile / Z, which is the same trick on log Z_tile, and a
+token of that tile with w / Z_tile. Only the tiles and one tile's tokens need numbers; only that tile is read twice.
+
+The numbers come from Philox keyed by (the request's seed, position, token), so a request draws the same tokens alone,
+in any batch, at any place in it, and again after a preemption. Tiles are part of that key: TILE is no tuning choice.
+Sources: the Gumbel-max trick, Maddison et al., arXiv:1411.0030, section 2; Philox4x32-10, Salmon et al., SC'11.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from labcore.core.errors import InputError
+from labcore.kernels._compat import capability, choose
+from labcore.kernels._compile import Variant
+from labcore.kernels._config import pick, rules
+from labcore.kernels.softmax import check_logits, per_row
+from labcore.kernels.truncation import kept, mask_top_k_top_p, thresholds
+
+__all__ = ["mask_top_k_top_p", "sample", "sample_reference"]
+
+TILE = 4096
+LARGEST_VOCABULARY = 1024 * TILE
+TOKENS, TILES = 0, 1  # which of a request's two streams of random numbers
+
+
+def philox(seed: Tensor, position: Tensor, stream: int, index: Tensor) -> Tensor:
+    """The first of Philox4x32-10's four words, int64 [rows, n], for key `seed` (int64 [rows]) and counter (index [n],
+    position [rows], stream, 0)."""
+    low = 0xFFFFFFFF
+    key = [seed[:, None] & low, seed[:, None] >> 32 & low]
+    zero = torch.zeros(len(seed), len(index), dtype=torch.int64, device=seed.device)
+    c0, c1, c2, c3 = zero + index, zero + (position[:, None] & low), zero + stream, zero
+    for _ in range(10):
+        (high0, low0), (high2, low2) = _product(0xD2511F53, c0), _product(0xCD9E8D57, c2)
+        c0, c1, c2, c3 = high2 ^ c1 ^ key[0], low2, high0 ^ c3 ^ key[1], low0
+        key = [(key[0] + 0x9E3779B9) & low, (key[1] + 0xBB67AE85) & low]
+    return c0
+
+
+def _product(constant: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Upper and lower 32 bits of constant · x, both below 2^32; int64 holds no product of the two."""
+    low, high = (x & 0xFFFF) * constant, (x >> 16) * constant
+    total = low + ((high & 0xFFFF) << 16)  # below 2^49
+    return (high >> 16) + (total >> 32), total & 0xFFFFFFFF
+
+
+def gumbel_reference(seed: Tensor, position: Tensor, stream: int, index: Tensor) -> Tensor:
+    """Standard Gumbel numbers, float64 [rows, n]: -ln of an exponential number -ln(1 - u)."""
+    uniform = (philox(seed, position, stream, index).double() + 0.5) / 2**32
+    return -(-torch.log1p(-uniform)).log()
+
+
+def sample_reference(logits: Tensor, temperature: Tensor, seed: Tensor, position: Tensor) -> Tensor:
+    """The specification, in float64: int64 [rows]; -1 where no logit is above -inf."""
+    logits = logits.double().masked_fill(logits.isnan(), -torch.inf)
+    count = triton.cdiv(logits.shape[1], TILE)
+    tiles = torch.nn.functional.pad(logits, (0, count * TILE - logits.shape[1]), value=-torch.inf).view(-1, count, TILE)
+    scaled = tiles / temperature.where(temperature > 0, 1)[:, None, None]
+    number = torch.arange(count * TILE, device=logits.device)
+    drawn = scaled.logsumexp(-1) + gumbel_reference(seed, position, TILES, number[:count])
+    tile = drawn.argmax(-1)
+    noise = gumbel_reference(seed, position, TOKENS, number).view(scaled.shape)
+    rows = torch.arange(len(logits), device=logits.device)
+    token = tile * TILE + (scaled + noise)[rows, tile].argmax(-1)
+    best, greedy = logits.max(-1)
+    return torch.where(temperature > 0, token, greedy).masked_fill(best == -torch.inf, -1)
+
+
+# [book: gumbel]
+@triton.jit
+def _gumbel(seed, position, stream, index):
+    """Gumbel numbers over ln 2 (base 2 throughout), fp32, one for each of `index` (int32)."""
+    zero = index * 0
+    word, _, _, _ = tl.philox(seed, index, zero + position, zero + stream, zero)
+    u = word.to(tl.float32) * 2.3283063e-10 + 1.1641532e-10  # in (0, 1): the largest word rounds to just below 1
+    small = u * (1.0 + u * (0.5 + u * 0.33333334))  # -ln(1 - u) where 1 - u would lose most of u's digits
+    return -tl.log2(tl.where(u < 0.015625, small, -tl.log(1.0 - u)))
+
+
+@triton.jit
+def _first_best(scores, index):
+    """The largest of scores and the smallest index that has it."""
+    best = tl.max(scores, 0)
+    return best, tl.min(tl.where(scores == best, index, 0x7FFFFFFF), 0)
+
+
+@triton.jit
+def _load_tile(logits_ptr, row, stride, token, vocab, threshold_ptr, last_ptr):
+    """fp32 logits of the tokens `token` of a row; -inf for NaN, past the vocabulary, and what top-k and top-p cut."""
+    x = tl.load(logits_ptr + row * stride + token, mask=token < vocab, other=float("-inf")).to(tl.float32)
+    if threshold_ptr is not None:
+        x = tl.where(kept(x, token, tl.load(threshold_ptr + row), tl.load(last_ptr + row)), x, float("-inf"))
+    return tl.minimum(tl.where(x == x, x, float("-inf")), 3.3895314e38)  # inf - inf would be NaN
+
+
+@triton.jit
+def _tile_kernel(
+    logits_ptr, temperature_ptr, threshold_ptr, last_ptr, score_ptr, index_ptr, vocab, stride, tiles,
+    TILE: tl.constexpr,
+):  # fmt: skip
+    """Program (row, tile): log2 of the tile's sum of weights; for a greedy row its largest logit, and which that is."""
+    row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    token = tile * TILE + tl.arange(0, TILE)
+    x = _load_tile(logits_ptr, row, stride, token, vocab, threshold_ptr, last_ptr)
+    temperature = tl.load(temperature_ptr + row)
+    score, index = _first_best(x, token)
+    if temperature > 0:
+        scale = 1.4426950408889634 / temperature
+        shift = tl.where(score == float("-inf"), 0.0, score)
+        score = shift * scale + tl.log2(tl.sum(tl.exp2((x - shift) * scale), 0))
+    tl.store(score_ptr + row * tiles + tile, score)
+    tl.store(index_ptr + row * tiles + tile, index)
+
+
+@triton.jit
+def _draw_kernel(
+    logits_ptr, temperature_ptr, threshold_ptr, last_ptr, score_ptr, index_ptr, seed_ptr, position_ptr, out_ptr,
+    vocab, stride, tiles, TILES: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Program `row`: the tile that wins, then the token of that tile."""
+    row, tile = tl.program_id(0).to(tl.int64), tl.arange(0, TILES)
+    score = tl.load(score_ptr + row * tiles + tile, mask=tile < tiles, other=float("-inf"))
+    temperature = tl.load(temperature_ptr + row)
+    if temperature > 0:
+        seed, position = tl.load(seed_ptr + row), tl.load(position_ptr + row).to(tl.int32)
+        _, winner = _first_best(score + _gumbel(seed, position, 1, tile), tile)
+        token = winner * TILE + tl.arange(0, TILE)
+        x = _load_tile(logits_ptr, row, stride, token, vocab, threshold_ptr, last_ptr)
+        best, answer = _first_best(x * (1.4426950408889634 / temperature) + _gumbel(seed, position, 0, token), token)
+    else:
+        best, winner = _first_best(score, tile)
+        answer = tl.load(index_ptr + row * tiles + winner)
+    tl.store(out_ptr + row, tl.where(best == float("-inf"), -1, answer).to(tl.int64))
+
+
+# [/book]
+
+
+def sample(
+    logits: Tensor,
+    temperature: Tensor | float,
+    top_k: Tensor | int | None = None,
+    top_p: Tensor | float | None = None,
+    seed: Tensor | int = 0,
+    position: Tensor | int = 0,
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    """Token ids int64 [rows] drawn from logits [rows, vocab]; -1 for a row without a logit above -inf (NaN counts as
+    -inf).
+
+    Every parameter is a number for all rows or a tensor [rows]: temperature float32, 0 for the likeliest token (the
+    first of equals); top_k int32, 0 for no limit, and top_p float32, 1 for no limit, both in `mask_top_k_top_p`'s
+    sense, after the temperature; seed int64, the request's; position int64, of the token to be drawn.
+    """
+    check_logits(logits)
+    temperature = per_row("temperature", temperature, logits, torch.float32)
+    seed = per_row("seed", seed, logits, torch.int64)
+    position = per_row("position", position, logits, torch.int64)
+    if choose(backend, logits, what="sample") == "torch":
+        if top_k is not None or top_p is not None:
+            logits = mask_top_k_top_p(logits, top_k, top_p, temperature, backend="torch")
+        return sample_reference(logits, temperature, seed, position)
+    threshold = last = None
+    if top_k is not None or top_p is not None:
+        threshold, last = thresholds(logits, temperature, top_k, top_p)
+    rows, vocab = logits.shape
+    tiles = triton.cdiv(vocab, TILE)
+    if tiles > LARGEST_VOCABULARY // TILE:
+        raise InputError(f"a vocabulary of {vocab}: at most {LARGEST_VOCABULARY} can be sampled; pass backend='torch'")
+    scores = torch.empty(rows, tiles, dtype=torch.float32, device=logits.device)
+    indices = torch.empty(rows, tiles, dtype=torch.int32, device=logits.device)
+    out = torch.empty(rows, dtype=torch.int64, device=logits.device)
+    if rows:
+        cut = (threshold, last, scores, indices)
+        launch = pick("sample", capability(logits.device))
+        _tile_kernel[rows, tiles](logits, temperature, *cut, vocab, logits.stride(0), tiles, TILE=TILE, **launch)
+        _draw_kernel[rows,](
+            logits, temperature, *cut, seed, position, out, vocab, logits.stride(0), tiles,
+            TILES=triton.next_power_of_2(tiles), TILE=TILE, **launch,
+        )  # fmt: skip
+    return out
+
+
+def variants(cc: tuple[int, int]) -> Iterator[Variant]:
+    """What is compiled for a chip of capability cc: Llama 3's vocabulary, cut by top-k and top-p or not."""
+    between = {"score_ptr": "*fp32", "index_ptr": "*i32", "vocab": "i32:16", "stride": "i32:16", "tiles": "i32"}
+    for _, launch in rules("sample", cc):
+        for kind in ("fp32", "fp16" if cc < (8, 0) else "bf16"):
+            types = between | {"logits_ptr": f"*{kind}", "temperature_ptr": "*fp32"}
+            draw = types | {"seed_ptr": "*i64", "position_ptr": "*i64", "out_ptr": "*i64"}
+            whole, cut = {"threshold_ptr": None, "last_ptr": None}, {"threshold_ptr": "*fp32", "last_ptr": "*i32"}
+            yield Variant.of(f"tiles, {kind}", _tile_kernel, types, launch, **whole, TILE=TILE)
+            yield Variant.of(f"draw, {kind}", _draw_kernel, draw, launch, **whole, TILES=32, TILE=TILE)
+            yield Variant.of(f"tiles, cut, {kind}", _tile_kernel, types | cut, launch, TILE=TILE)
+            yield Variant.of(f"draw, cut, {kind}", _draw_kernel, draw | cut, launch, TILES=32, TILE=TILE)
