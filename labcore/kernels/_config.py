@@ -42,13 +42,176 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     # sampling: a threshold is sought by one program a row, so that wants many loads in flight
     ("softmax", "sm75"): {"BLOCK": 4096, "num_warps": 8, "num_stages": 1},
     ("softmax", "interpreter"): {"BLOCK": 64},
-    ("sample", "sm75"): {"num_warps": 4, "num_stages": 1},
-    ("sample", "interpreter"): {},
+    ("tiles", "sm75"): {"num_warps": 4, "num_stages": 1},
+    ("tiles", "interpreter"): {},
+    ("draw", "sm75"): {"num_warps": 8, "num_stages": 1},
+    ("draw", "interpreter"): {},
     ("threshold", "sm75"): {"BLOCK": 4096, "num_warps": 16, "num_stages": 1},
     ("threshold", "interpreter"): {"BLOCK": 256},
     ("mask", "sm75"): {"BLOCK": 2048, "num_warps": 4, "num_stages": 1},
     ("mask", "interpreter"): {"BLOCK": 64},
     ("prefill", "interpreter"): {"BLOCK_M": 32, "BLOCK_N": 16, "TMA": 0},
+    # 4-bit weights: one token wants bytes in flight; more tokens, a tile of weights that feeds the tensor cores in time
+    ("w4_gemv", "sm75"): {"BLOCK_N": 4, "BLOCK_G": 8, "STAGES": 1, "num_warps": 2, "num_stages": 1},
+    ("w4_gemv", "sm80"): [
+        ({"few_rows": True}, {"BLOCK_N": 8, "BLOCK_G": 16, "STAGES": 3, "num_warps": 4, "num_stages": 1}),
+        ({}, {"BLOCK_N": 16, "BLOCK_G": 8, "STAGES": 3, "num_warps": 4, "num_stages": 1}),
+    ],
+    ("w4_gemv", "interpreter"): {"BLOCK_N": 16, "BLOCK_G": 2, "STAGES": 1},
+    ("w4_gemm", "sm80"): [
+        ({"wide": True}, {"BLOCK_N": 32, "BLOCK_M": 16, "num_warps": 4, "num_stages": 2}),
+        ({"tokens": 16}, {"BLOCK_N": 64, "BLOCK_M": 16, "num_warps": 4, "num_stages": 4}),
+        ({"tokens": 32}, {"BLOCK_N": 64, "BLOCK_M": 32, "num_warps": 4, "num_stages": 3}),
+        ({"tokens": 64}, {"BLOCK_N": 64, "BLOCK_M": 64, "num_warps": 4, "num_stages": 3}),
+        ({}, {"BLOCK_N": 64, "BLOCK_M": 128, "num_warps": 4, "num_stages": 2}),
+    ],
+    ("w4_gemm", "sm90"): [
+        ({"wide": True}, {"BLOCK_N": 32, "BLOCK_M": 16, "num_warps": 4, "num_stages": 2}),
+        ({"tokens": 16}, {"BLOCK_N": 64, "BLOCK_M": 16, "num_warps": 4, "num_stages": 4}),
+        ({"tokens": 32}, {"BLOCK_N": 128, "BLOCK_M": 32, "num_warps": 8, "num_stages": 4}),
+        ({"tokens": 64}, {"BLOCK_N": 128, "BLOCK_M": 64, "num_warps": 8, "num_stages": 4}),
+        ({"tokens": 128}, {"BLOCK_N": 128, "BLOCK_M": 128, "num_warps": 8, "num_stages": 3}),
+        ({}, {"BLOCK_N": 128, "BLOCK_M": 256, "num_warps": 8, "num_stages": 3}),
+    ],
+    ("w4_gemm", "interpreter"): [
+        ({"wide": True}, {"BLOCK_N": 32, "BLOCK_M": 16}),
+        ({"tokens": 16}, {"BLOCK_N": 32, "BLOCK_M": 16}),
+        ({"tokens": 32}, {"BLOCK_N": 32, "BLOCK_M": 32}),
+        ({"tokens": 64}, {"BLOCK_N": 32, "BLOCK_M": 64}),
+        ({}, {"BLOCK_N": 64, "BLOCK_M": 128}),
+    ],
+    ("w4_add_splits", "sm75"): {"BLOCK": 512, "num_warps": 4, "num_stages": 1},
+    ("w4_add_splits", "interpreter"): {"BLOCK": 256},
+    ("w4_dequantize", "sm75"): {"BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
+    ("w4_dequantize", "interpreter"): {"BLOCK_N": 64},
+    # 8-bit products: `persistent` is programs a multiprocessor, 0 for one a tile
+    ("quantize_rows", "sm75"): {"BLOCK": 2048, "num_warps": 4, "num_stages": 1},
+    ("quantize_rows", "interpreter"): {"BLOCK": 64},
+    ("int8_matmul", "sm80"): [
+        (
+            {"few_rows": True},
+            {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 128, "BAND": 1, "TMA": 0, "num_warps": 4, "num_stages": 4},
+        ),
+        ({}, {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64, "BAND": 8, "TMA": 0, "num_warps": 8, "num_stages": 3}),
+    ],
+    ("fp8_matmul", "sm89"): [
+        (
+            {"few_rows": True},
+            {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 128, "BAND": 1, "TMA": 0, "num_warps": 4, "num_stages": 3},
+        ),
+        (
+            {},
+            {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64, "BAND": 8, "TMA": 0, "num_warps": 8, "num_stages": 3},
+        ),
+    ],
+    ("fp8_blocks", "sm89"): [
+        (
+            {"few_rows": True},
+            {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 128, "BAND": 1, "TMA": 0, "num_warps": 4, "num_stages": 2},
+        ),
+        (
+            {},
+            {"BLOCK_M": 64, "BLOCK_N": 128, "BLOCK_K": 128, "BAND": 8, "TMA": 0, "num_warps": 8, "num_stages": 2},
+        ),
+    ],
+    ("fp8_matmul", "sm90"): [
+        (
+            {"few_rows": True},
+            {"BLOCK_M": 64, "BLOCK_N": 128, "BLOCK_K": 128, "BAND": 1, "TMA": 1, "num_warps": 4, "num_stages": 6},
+        ),
+        (
+            {},
+            {
+                "BLOCK_M": 128,
+                "BLOCK_N": 256,
+                "BLOCK_K": 128,
+                "BAND": 8,
+                "TMA": 1,
+                "persistent": 1,
+                "num_warps": 8,
+                "num_stages": 3,
+            },
+        ),
+    ],
+    ("fp8_blocks", "sm90"): [
+        (
+            {"few_rows": True},
+            {"BLOCK_M": 64, "BLOCK_N": 128, "BLOCK_K": 128, "BAND": 1, "TMA": 1, "num_warps": 4, "num_stages": 4},
+        ),
+        (
+            {},
+            {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 128, "BAND": 8, "TMA": 1, "num_warps": 8, "num_stages": 4},
+        ),
+    ],
+    ("int8_matmul", "sm90"): [
+        (
+            {"few_rows": True},
+            {"BLOCK_M": 64, "BLOCK_N": 128, "BLOCK_K": 128, "BAND": 1, "TMA": 1, "num_warps": 4, "num_stages": 6},
+        ),
+        (
+            {},
+            {
+                "BLOCK_M": 128,
+                "BLOCK_N": 256,
+                "BLOCK_K": 128,
+                "BAND": 8,
+                "TMA": 1,
+                "persistent": 1,
+                "num_warps": 8,
+                "num_stages": 3,
+            },
+        ),
+    ],
+    ("fp8_matmul", "interpreter"): {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 128, "BAND": 2, "TMA": 0},
+    ("fp8_blocks", "interpreter"): {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 128, "BAND": 2, "TMA": 0},
+    ("int8_matmul", "interpreter"): {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 128, "BAND": 2, "TMA": 0},
+    # decode: four programs with 32 KB in flight share a multiprocessor; with more than 128 registers a thread, three do
+    ("decode", "sm80"): [
+        ({"head_dim": {256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 3}),
+        ({}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),
+    ],
+    ("decode", "interpreter"): {"BLOCK_T": 32},
+    ("decode_vector", "sm75"): [
+        ({"head_dim": {256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 1}),
+        ({}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 1}),
+    ],
+    ("decode_vector", "interpreter"): {"BLOCK_T": 32},
+    ("merge", "sm75"): {"BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
+    ("merge", "interpreter"): {"BLOCK_N": 4},
+    # paged: 16 rows for single tokens; for chunks on Hopper 128 rows, with two programs on a multiprocessor
+    ("paged", "sm90"): [
+        ({"exact": {True}}, {"BLOCK_M": 16, "BLOCK_T": 16, "num_warps": 4, "num_stages": 1}),
+        ({"rows": range(1, 17)}, {"BLOCK_M": 16, "BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),
+        ({"head_dim": {256}}, {"BLOCK_M": 128, "BLOCK_T": 32, "num_warps": 8, "num_stages": 3}),
+        ({"rows": range(17, 65)}, {"BLOCK_M": 64, "BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),
+        ({}, {"BLOCK_M": 128, "BLOCK_T": 64, "num_warps": 8, "num_stages": 3, "maxnreg": 128}),
+    ],
+    ("paged", "sm80"): [
+        ({"exact": {True}}, {"BLOCK_M": 16, "BLOCK_T": 16, "num_warps": 4, "num_stages": 1}),
+        ({"rows": range(1, 17)}, {"BLOCK_M": 16, "BLOCK_T": 32, "num_warps": 4, "num_stages": 2}),
+        ({"head_dim": {256}}, {"BLOCK_M": 64, "BLOCK_T": 32, "num_warps": 8, "num_stages": 2}),
+        ({}, {"BLOCK_M": 64, "BLOCK_T": 64, "num_warps": 4, "num_stages": 2}),
+    ],
+    ("paged", "interpreter"): [
+        ({"rows": range(1, 17)}, {"BLOCK_M": 16, "BLOCK_T": 32}),
+        ({}, {"BLOCK_M": 64, "BLOCK_T": 32}),
+    ],
+    ("write_kv", "sm75"): {"num_warps": 4, "num_stages": 1},
+    ("write_kv", "interpreter"): {},
+    # quantized KV: a tile of keys is 8 KB, of int4 too, so a pipeline of as many stages holds as many bytes
+    ("decode_quant", "sm80"): [
+        ({"kind": {"int8", "fp8"}, "head_dim": {64, 128}}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),
+        ({"kind": {"int4"}, "head_dim": {64, 128}}, {"BLOCK_T": 128, "num_warps": 4, "num_stages": 3}),
+        ({"head_dim": {32, 256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 3}),
+    ],
+    ("decode_quant", "interpreter"): {"BLOCK_T": 32},
+    ("decode_quant_vector", "sm75"): [
+        ({"head_dim": {32, 64, 128}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 2}),
+        ({"head_dim": {256}}, {"BLOCK_T": 16, "num_warps": 4, "num_stages": 2}),
+    ],
+    ("decode_quant_vector", "interpreter"): {"BLOCK_T": 32},
+    ("write_kv_quant", "sm75"): {"ROWS": 8, "num_warps": 4, "num_stages": 1},
+    ("write_kv_quant", "interpreter"): {"ROWS": 8},
 }
 
 

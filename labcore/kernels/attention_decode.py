@@ -1,0 +1,391 @@
+"""Attention of one new token per request over a paged cache, split along the sequence: Flash-Decoding.
+
+One query per request is too little work to fill a GPU by heads alone: 8 KV heads keep 8 of 132 multiprocessors busy.
+So the keys of a request are divided into shares that are attended to side by side, and a second, tiny kernel merges
+what they found. A share's answer is a state: the output o over its keys and the log-sum-exp of its scores. Two states
+merge into the state of both shares together, exactly and in any order, which is all that splitting needs.
+
+All queries of a KV head are served by one program, so each key and value is read once. Only that matters here: with
+4 FLOP to a byte the kernel is as fast as its reads are, and what the launch choices have to keep up is bytes in flight.
+
+Sources: Flash-Decoding, pytorch.org/blog/flash-decoding; FlashAttention-3, hopper/heuristics.h (num_splits_heuristic);
+FlashInfer, merge_states.
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from labcore.core.errors import InputError
+from labcore.kernels._compat import capability, choose, has_mma
+from labcore.kernels._compile import Variant
+from labcore.kernels._config import pick, rules
+from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
+from labcore.kernels.paging import NO_WINDOW, check_cache, check_requests, gather, slots_of
+
+State = tuple[Tensor, Tensor]  # o [..., head_dim], lse [...]
+
+
+# [book: merge-states]
+def merge_states_reference(o: Tensor, lse: Tensor) -> State:
+    """The specification. o [n, ..., D], lse [n, ...] -> o [..., D], lse [...]: each o weighs exp(lse)."""
+    total = lse.logsumexp(0)
+    weights = (lse - total.clamp(min=torch.finfo(lse.dtype).min)).exp()  # of nothing but empty states: zeros
+    return (weights[..., None] * o).sum(0), total
+
+
+# [/book]
+
+
+def paged_decode_reference(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, block_table: Tensor, seq_lens: Tensor, *, window=None, scale=None
+) -> State:
+    """The specification, in the dtype of its arguments: softmax(q·K scale) V over the last `window` keys."""
+    o, lse = torch.zeros_like(q), q.new_full(q.shape[:2], -torch.inf)
+    group = q.shape[1] // k_cache.shape[2]
+    for request, length in enumerate(seq_lens.tolist()):
+        if length == 0:
+            continue  # no key: 0 and -inf
+        k, v = (gather(cache, block_table[request], length)[-(window or length) :] for cache in (k_cache, v_cache))
+        k, v = (part.repeat_interleave(group, 1) for part in (k, v))  # [keys, n_heads, head_dim]
+        scores = torch.einsum("hd,thd->ht", q[request], k) * (scale or q.shape[2] ** -0.5)
+        o[request] = torch.einsum("ht,thd->hd", scores.softmax(-1), v)
+        lse[request] = scores.logsumexp(-1)
+    return o, lse
+
+
+# [book: choose-splits]
+@functools.lru_cache(maxsize=1024)
+def choose_splits(
+    programs: int,
+    longest: int,
+    multiprocessors: int,
+    *,
+    per_multiprocessor: int = 4,
+    least: int = 256,
+    most: int = 8192,
+) -> int:
+    """Into how many shares to divide the keys of each request.
+
+    programs: requests times KV heads, what runs side by side without any split. longest: keys of the longest request.
+    FlashAttention-3's rule: none if the programs fill 80 % of the GPU, else the fewest whose last wave is nearly (85 %
+    of the best possible) full; here a wave is all the programs that are resident at a time. No share is shorter than
+    `least` keys, which a merge would not repay, and none longer than `most`: the lengths of a batch differ, and one
+    long request must not end up alone with a few multiprocessors.
+    """
+    slots = multiprocessors * per_multiprocessor
+    fewest = max(1, -(-longest // most))
+    if programs * fewest >= 0.8 * slots:
+        return fewest
+    candidates = range(fewest, max(fewest, longest // least) + 1)
+    waves = [programs * splits / slots for splits in candidates]
+    fullness = [wave / math.ceil(wave) for wave in waves]
+    return next(splits for splits, full in zip(candidates, fullness, strict=True) if full >= 0.85 * max(fullness))
+
+
+# [/book]
+
+
+# [book: decode-kernel]
+@triton.jit
+def share_of(split, num_splits, first, last, least, BLOCK_T: tl.constexpr):
+    """The keys [begin, end) of one split: [first, last) in equal shares of whole tiles, none smaller than `least`.
+
+    If num_splits · least covers all keys, every share has exactly `least`: where a request is cut, and so every
+    rounding, then depends on its own length alone.
+    """
+    size = tl.maximum(tl.cdiv(last - first, num_splits), least)
+    size = tl.cdiv(size, BLOCK_T) * BLOCK_T
+    begin = first + split * size
+    return begin, tl.minimum(begin + size, last)
+
+
+@triton.jit(do_not_specialize=("table_stride", "least", "window"))  # one binary, whatever the batch
+def _decode_kernel(
+    q_ptr, k_ptr, v_ptr, table_ptr, seq_lens_ptr, o_ptr, lse_ptr, q_stride, table_stride, least, window, scale_log2,
+    GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE: tl.constexpr, BLOCK_T: tl.constexpr,
+):  # fmt: skip
+    """Program (kv_head, request, split): the GROUP queries of one KV head over one share of the keys."""
+    kv_head, request, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    n_kv_heads, num_splits = tl.num_programs(0), tl.num_programs(2)
+    ROWS: tl.constexpr = max(16, triton.next_power_of_2(GROUP))  # a tensor core multiplies 16 rows at least
+    row, d = tl.arange(0, ROWS), tl.arange(0, HEAD_DIM)
+    real = row < GROUP
+    head = kv_head * GROUP + row
+    q = tl.load(q_ptr + request * q_stride + head[:, None] * HEAD_DIM + d[None, :], mask=real[:, None], other=0.0)
+
+    seq_len = tl.load(seq_lens_ptr + request)
+    begin, end = share_of(split, num_splits, tl.maximum(seq_len - window, 0), seq_len, least, BLOCK_T)
+    row_max, row_sum = tl.full([ROWS], float("-inf"), tl.float32), tl.zeros([ROWS], tl.float32)
+    acc = tl.zeros([ROWS, HEAD_DIM], tl.float32)
+    for start in range(begin, end, BLOCK_T):
+        position = start + tl.arange(0, BLOCK_T)
+        # past the end the last key is read again: slots that no request owns may hold NaN, and 0 · NaN is NaN
+        slot = slots_of(table_ptr + request * table_stride, tl.minimum(position, end - 1), PAGE)
+        at = (slot * n_kv_heads + kv_head)[:, None] * HEAD_DIM + d[None, :]  # [BLOCK_T, HEAD_DIM]
+        scores = tl.dot(q, tl.trans(tl.load(k_ptr + at)), input_precision="ieee")  # [ROWS, BLOCK_T]
+        scores = tl.where((position < end)[None, :], scores, float("-inf"))
+        weights, decay, row_max, row_sum = online_softmax_step(scores, scale_log2, row_max, row_sum)
+        v = tl.load(v_ptr + at)
+        acc = acc * decay[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+
+    o, lse = finish_softmax(acc, row_max, row_sum)  # no key: 0 and -inf, which change nothing in a merge
+    out = (request * num_splits + split).to(tl.int64) * n_kv_heads * GROUP + head
+    stored = real & ((begin < end) | (split == 0))  # the merge does not read the output of an empty share
+    tl.store(o_ptr + out[:, None] * HEAD_DIM + d[None, :], o.to(o_ptr.dtype.element_ty), mask=stored[:, None])
+    tl.store(lse_ptr + out, lse, mask=real)
+
+
+# [/book]
+
+
+# [book: decode-vector]
+@triton.jit(do_not_specialize=("table_stride", "least", "window"))
+def _decode_vector_kernel(
+    q_ptr, k_ptr, v_ptr, table_ptr, seq_lens_ptr, o_ptr, lse_ptr, q_stride, table_stride, least, window, scale_log2,
+    GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE: tl.constexpr, BLOCK_T: tl.constexpr,
+):  # fmt: skip
+    """The same without tensor cores, for float32 and for a T4: program (head, request, split), one query head each.
+
+    The programs of a KV head run one after the other, so all but the first find its keys and values in the L2 cache.
+    """
+    head, request, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    n_heads, num_splits = tl.num_programs(0), tl.num_programs(2)
+    d = tl.arange(0, HEAD_DIM)
+    q = tl.load(q_ptr + request * q_stride + head * HEAD_DIM + d).to(tl.float32)
+
+    seq_len = tl.load(seq_lens_ptr + request)
+    begin, end = share_of(split, num_splits, tl.maximum(seq_len - window, 0), seq_len, least, BLOCK_T)
+    row_max, row_sum = tl.full([1], float("-inf"), tl.float32), tl.zeros([1], tl.float32)
+    acc = tl.zeros([1, HEAD_DIM], tl.float32)
+    for start in range(begin, end, BLOCK_T):
+        position = start + tl.arange(0, BLOCK_T)
+        slot = slots_of(table_ptr + request * table_stride, tl.minimum(position, end - 1), PAGE)
+        at = (slot * (n_heads // GROUP) + head // GROUP)[:, None] * HEAD_DIM + d[None, :]  # [BLOCK_T, HEAD_DIM]
+        scores = tl.sum(tl.load(k_ptr + at).to(tl.float32) * q[None, :], 1)
+        scores = tl.where(position < end, scores, float("-inf"))[None, :]
+        weights, decay, row_max, row_sum = online_softmax_step(scores, scale_log2, row_max, row_sum)
+        v = tl.load(v_ptr + at).to(tl.float32)
+        acc = acc * decay[:, None] + tl.sum(tl.trans(weights) * v, 0)[None, :]
+
+    o, lse = finish_softmax(acc, row_max, row_sum)
+    out = (request * num_splits + split).to(tl.int64) * n_heads + head + tl.arange(0, 1)
+    stored = (begin < end) | (split == 0)
+    tl.store(o_ptr + out[:, None] * HEAD_DIM + d[None, :], o.to(o_ptr.dtype.element_ty), mask=stored)
+    tl.store(lse_ptr + out, lse)
+
+
+# [/book]
+
+
+# [book: merge-kernel]
+@triton.jit(do_not_specialize=("n", "step"))
+def _merge_kernel(
+    o_ptr, lse_ptr, out_ptr, out_lse_ptr, n, step, width,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Program `row` merges the n states of one row, `step` rows apart. A state without weight is not read.
+
+    They are taken BLOCK_N at a time, whatever n is: empty states add exact zeros, and the sums keep their order.
+    """
+    row, d = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK_D)
+    first = row // step * step * n + row % step
+    best, total = tl.full([1], float("-inf"), tl.float32), tl.zeros([1], tl.float32)
+    acc = tl.zeros([BLOCK_D], tl.float32)
+    for begin in range(0, n, BLOCK_N):
+        state = begin + tl.arange(0, BLOCK_N)
+        at = first + state * step
+        lse = tl.load(lse_ptr + at, mask=state < n, other=float("-inf"))
+        # weights 2^(lse · log2 e - max): the same step as over keys, each state a "key" whose value is its output
+        weights, decay, best, total = online_softmax_step(lse[None, :], 1.4426950408889634, best, total)
+        weights = tl.reshape(weights, [BLOCK_N, 1])
+        read = (weights > 0) & (d < width)[None, :]
+        o = tl.load(o_ptr + at[:, None] * width + d[None, :], mask=read, other=0.0).to(tl.float32)
+        acc = acc * decay + tl.sum(weights * o, 0)
+    out, out_lse = finish_softmax(acc[None, :], best, total)
+    at = row + tl.arange(0, 1)
+    tl.store(out_ptr + at[:, None] * width + d[None, :], out.to(out_ptr.dtype.element_ty), mask=(d < width)[None, :])
+    tl.store(out_lse_ptr + at, out_lse)
+
+
+# [/book]
+
+
+def merge_states(o: Tensor, lse: Tensor, *, backend: str = "auto") -> State:
+    """The state over n disjoint sets of keys together, from the state over each.
+
+    o [n, ..., D], lse fp32 [n, ...] (natural logarithm) -> o [..., D] in the same dtype, lse [...]. The order of the n
+    changes no more than roundings. An empty state has lse -inf; its o is not read.
+    """
+    if not o.shape[:-1] == lse.shape or lse.dtype != torch.float32 or not len(lse):
+        raise InputError(f"o {tuple(o.shape)}, lse {lse.dtype} {tuple(lse.shape)}: pass [n, ..., D] and fp32 [n, ...]")
+    if choose(backend, o, what="merge_states") == "torch":
+        merged, total = merge_states_reference(o.float().where(lse[..., None] > -torch.inf, 0.0), lse)
+        return merged.to(o.dtype), total
+    return merge(o.contiguous(), lse.contiguous(), torch.empty_like(o[0]), lse[0].numel())
+
+
+def merge(o: Tensor, lse: Tensor, out: Tensor, step: int) -> State:
+    """`merge_states` into `out` [rows, ..., D]; the n states of row r lie at r // step · step · n + r % step + i · step.
+
+    So `step` tells the two layouts apart: all rows for states [n, rows], the heads for states [tokens, n, heads].
+    """
+    out_lse = torch.empty(out.shape[:-1], dtype=torch.float32, device=out.device)
+    rows, width = out_lse.numel(), out.shape[-1]
+    if rows:
+        launch = pick("merge", capability(out.device))
+        states = lse.numel() // rows
+        _merge_kernel[(rows,)](
+            o, lse, out, out_lse, states, step, width, BLOCK_D=triton.next_power_of_2(width), **launch
+        )
+    return out, out_lse
+
+
+def workspace_size(tokens: int, n_heads: int, head_dim: int, num_splits: int) -> int:
+    """float32 elements that hold the states of num_splits shares of each query; without splits none are needed."""
+    return num_splits * tokens * n_heads * (head_dim + 1) if num_splits > 1 else 0
+
+
+def room_for_states(workspace: Tensor | None, q: Tensor, num_splits: int) -> State:
+    """o [tokens, num_splits, n_heads, head_dim] and lse for each query of q: in `workspace`, or newly allocated."""
+    tokens, n_heads, size = q.shape
+    need, states = workspace_size(tokens, n_heads, size, num_splits), (tokens, num_splits, n_heads)
+    if workspace is None:
+        workspace = torch.empty(need, dtype=torch.float32, device=q.device)
+    if workspace.dtype != torch.float32 or workspace.dim() != 1 or len(workspace) < need:
+        raise InputError(
+            f"workspace is {workspace.dtype} {tuple(workspace.shape)}: pass {need} float32 (workspace_size)"
+        )
+    outputs = math.prod(states) * size
+    return workspace[:outputs].view(*states, size), workspace[outputs:need].view(states)
+
+
+def multiprocessors(device: torch.device) -> int:
+    """Of a GPU; in the interpreter a small number, so that its tests split."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+
+
+def paged_decode(
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_table: Tensor,
+    seq_lens: Tensor,
+    *,
+    window: int | None = None,
+    scale: float | None = None,
+    num_splits: int | None = None,
+    chunk: int | None = None,
+    max_seq_len: int | None = None,
+    workspace: Tensor | None = None,
+    out: Tensor | None = None,
+    return_lse: bool = False,
+    backend: str = "auto",
+    vector: bool | None = None,
+    launch: dict | None = None,
+) -> Tensor | State:
+    """Attention of the newest token of each request, whose key and value are in the cache already.
+
+    q [requests, n_heads, head_dim], rows evenly spaced; caches [pages, page, n_kv_heads, head_dim]; block_table int32
+    [requests, most pages]; seq_lens int32 [requests], 0 for a row of padding. Returns o like q and, with return_lse,
+    the natural log-sum-exp fp32 [requests, n_heads]. A request without keys gets 0 and -inf.
+
+    The keys are cut into num_splits equal shares, by default as `choose_splits` says; or, with `chunk`, every so many
+    keys, and then the result of a request has the same bits whatever else is in the batch. Both rest on max_seq_len, a
+    bound that the host knows (default: what the table can hold): too large it costs empty programs, too small the
+    invariance under `chunk`, never the right answer.
+
+    No length is read back from the device and no size depends on one, so a CUDA graph can record the call; with
+    `workspace` (`workspace_size` float32) and `out` it allocates next to nothing. vector: whether to do without tensor
+    cores (default: where there are none for q's dtype). launch: launch choices to use in place of the table's.
+    """
+    check_cache(q, k_cache, v_cache)
+    check_requests(q, block_table, seq_lens=seq_lens)
+    if not len(q) == len(block_table) == len(seq_lens):
+        raise InputError(
+            f"{len(q)} queries, {len(block_table)} tables, {len(seq_lens)} lengths: one of each per request"
+        )
+    if num_splits is not None and chunk is not None:
+        raise InputError(
+            f"num_splits={num_splits} and chunk={chunk}: choose a number of shares or their size, not both"
+        )
+    requests, n_heads, size = q.shape
+    out = torch.empty(q.shape, dtype=q.dtype, device=q.device) if out is None else out
+    if choose(backend, q, what="paged_decode") == "torch":
+        wide = (part.float() for part in (q, k_cache, v_cache))
+        o, lse = paged_decode_reference(*wide, block_table, seq_lens, window=window, scale=scale)
+        return (out.copy_(o), lse) if return_lse else out.copy_(o)
+
+    cc, page, n_kv_heads = capability(q.device), *k_cache.shape[1:3]
+    if vector is None:
+        vector = cc is not None and not (has_mma(cc) and q.dtype != torch.float32)
+    launch = pick("decode_vector" if vector else "decode", cc, head_dim=size) if launch is None else launch
+    longest = min(max_seq_len or block_table.shape[1] * page, window or NO_WINDOW)
+    least = chunk or launch["BLOCK_T"]
+    if chunk is not None:
+        num_splits = max(1, -(-longest // chunk))
+    elif num_splits is None:
+        least = SHORTEST_SHARE
+        num_splits = choose_splits(requests * n_kv_heads, longest, multiprocessors(q.device), least=least)
+    q = q if q.stride()[1:] == (size, 1) else q.contiguous()
+    if num_splits > 1:
+        o, lse = room_for_states(workspace, q, num_splits)
+    else:
+        o, lse = out, torch.empty(requests, n_heads, dtype=torch.float32, device=q.device)
+    if requests:
+        kernel = _decode_vector_kernel if vector else _decode_kernel
+        kernel[n_heads if vector else n_kv_heads, requests, num_splits](
+            q, k_cache, v_cache, block_table, seq_lens, o, lse, q.stride(0), block_table.stride(0),
+            least, window or NO_WINDOW, (scale or size**-0.5) * LOG2_E,
+            GROUP=n_heads // n_kv_heads, HEAD_DIM=size, PAGE=page, **launch,
+        )  # fmt: skip
+    if num_splits > 1:
+        out, lse = merge(o, lse, out, n_heads)
+    return (out, lse) if return_lse else out
+
+
+SHORTEST_SHARE = 256  # keys: 64 KB of bf16 keys at head_dim 128, against 2 KB of state to write and read back
+
+
+def variants(cc: tuple[int, int]) -> Iterator[Variant]:
+    """What is compiled for a chip of capability cc: Llama 3's shapes first."""
+    half = "*bf16" if has_mma(cc) else "*fp16"
+    numbers = {"q_stride": "i32:16", "table_stride": "i32", "least": "i32", "window": "i32", "scale_log2": "fp32"}
+    pointers = {"table_ptr": "*i32", "seq_lens_ptr": "*i32", "o_ptr": "*fp32", "lse_ptr": "*fp32"}
+
+    def each(kind: str, dtype: str, sizes, pages, groups) -> Iterator[Variant]:
+        kernel, expects = (_decode_kernel, ["cp.async"]) if kind == "decode" else (_decode_vector_kernel, [])
+        types = numbers | pointers | dict.fromkeys(("q_ptr", "k_ptr", "v_ptr"), dtype)
+        for size, page, group in ((d, p, g) for d in sizes for p in pages for g in groups):
+            name = f"{kind} {dtype[1:]}, head_dim {size}, page {page}, group {group}"
+            launch = pick(kind, cc, head_dim=size)
+            yield Variant.of(name, kernel, types, launch, expects, GROUP=group, HEAD_DIM=size, PAGE=page)
+
+    if has_mma(cc):
+        yield from each("decode", half, (128, 64, 256), (16, 128), (4, 1, 32))
+    yield from each("decode_vector", "*fp32" if has_mma(cc) else half, (128, 64, 256), (16, 128), (4,))
+    for _, launch in rules("merge", cc):
+        types = {"o_ptr": "*fp32", "lse_ptr": "*fp32", "out_ptr": half, "out_lse_ptr": "*fp32"}
+        types |= {"n": "i32", "step": "i32", "width": "i32:16"}
+        for size in (128, 64, 256):
+            yield Variant.of(f"merge, head_dim {size}", _merge_kernel, types, launch, BLOCK_D=size)
+
+
+def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
+    """Launch choices worth trying for "decode", "decode_vector" or "merge"; none spills at head_dim 128."""
+    if kind == "merge":
+        for block, warps in ((32, 4), (16, 2), (32, 2), (64, 4), (64, 8)):
+            yield {"BLOCK_N": block, "num_warps": warps, "num_stages": 1}
+        return
+    if kind == "decode_vector":
+        tried = [(64, 4, 1), (32, 4, 1), (32, 2, 1), (64, 8, 1)]
+    else:
+        tried = [(64, 4, 3), (64, 4, 2), (64, 4, 5), (64, 2, 3), (32, 2, 3), (32, 1, 3), (32, 4, 5), (32, 2, 5)]
+        tried += [(128, 8, 3), (128, 4, 3), (128, 4, 2), (64, 8, 5), (128, 8, 2)]
+    for block, warps, stages in tried:
+        yield {"BLOCK_T": block, "num_warps": warps, "num_stages": stages}
