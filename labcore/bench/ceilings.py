@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -111,7 +111,7 @@ def _torch_cpu(threads: int, array_bytes: int, rounds: int) -> Iterator[Ceiling]
     generator = torch.Generator().manual_seed(0)
     source = torch.randn(array_bytes // 4, generator=generator)
     target = torch.empty_like(source)
-    yield from _bandwidth(source, target, "torch", threads, rounds, None)
+    yield from _bandwidth(source, target, threads, rounds)
     del source, target
     for dtype in ("fp32", "bf16", "int8"):
         size = _fitting_size(dtype, threads, CPU_MATMUL_SIZES)
@@ -162,10 +162,19 @@ def _numpy(array_bytes: int, rounds: int) -> Iterator[Ceiling]:
 def _cuda(rounds: int) -> Iterator[Ceiling]:
     import torch
 
+    from labcore.bench.cuda_read import fastest_read
+
     sync = torch.cuda.synchronize
     source = torch.randn(GPU_BYTES // 4, device="cuda")
-    yield from _bandwidth(source, torch.empty_like(source), "torch", None, rounds, sync)
-    del source
+    op, read = fastest_read(source)
+    size, shape = source.nbytes, _array_shape(source.numel())
+    yield _ceiling("read_bandwidth", None, "fp32", op, shape, size, "4 N", "B/s", read, rounds, sync)
+    target = torch.empty_like(source)
+    copy, fill = partial(target.copy_, source), partial(target.fill_, 1.0)
+    op = "torch.Tensor.copy_"
+    yield _ceiling("copy_bandwidth", None, "fp32", op, shape, 2 * size, "4 N + 4 N", "B/s", copy, rounds, sync)
+    yield _ceiling("fill_bandwidth", None, "fp32", "torch.Tensor.fill_", shape, size, "4 N", "B/s", fill, rounds, sync)
+    del source, target, read, copy, fill
     n = GPU_MATMUL_SIZE
     a, b = (torch.randn(n, n, device="cuda") for _ in range(2))
     for name, dtype in {"fp32": torch.float32, "bf16": torch.bfloat16}.items():
@@ -180,14 +189,14 @@ def _cuda(rounds: int) -> Iterator[Ceiling]:
         yield _matmul(product, "fp8", n, "torch._scaled_mm", None, rounds, sync)
 
 
-def _bandwidth(source, target, library: str, threads: int | None, rounds: int, sync) -> Iterator[Ceiling]:
-    """Read (a sum over the whole array) and copy, for torch tensors on either device."""
+def _bandwidth(source, target, threads: int, rounds: int) -> Iterator[Ceiling]:
+    """Read (a sum over the whole array) and copy on the CPU."""
     count, shape = source.numel(), _array_shape(source.numel())
     for name, op, work, formula, call in (
-        ("read_bandwidth", f"{library}.sum", 4 * count, "4 N", source.sum),
-        ("copy_bandwidth", f"{library}.Tensor.copy_", 8 * count, "4 N + 4 N", lambda: target.copy_(source)),
+        ("read_bandwidth", "torch.sum", 4 * count, "4 N", source.sum),
+        ("copy_bandwidth", "torch.Tensor.copy_", 8 * count, "4 N + 4 N", lambda: target.copy_(source)),
     ):
-        yield _ceiling(name, threads, "fp32", op, shape, work, formula, "B/s", call, rounds, sync)
+        yield _ceiling(name, threads, "fp32", op, shape, work, formula, "B/s", call, rounds)
 
 
 def _matmul(call, dtype: str, n: int, op: str, threads: int | None, rounds: int, sync) -> Ceiling:

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 import labcore
+from labcore.core.errors import InputError
 
 PACKAGES = ("numpy", "torch", "triton")
 CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "sve", "bf16", "i8mm")
@@ -138,14 +139,27 @@ def package_version(package: str) -> str | None:
 def git_state() -> tuple[str | None, bool | None]:
     """Commit of the checkout labcore runs from, and whether the package's files differ from it; (None, None) outside.
 
-    Only files under labcore/ count as dirty: they are what was measured, a new result file is not.
+    Only files under labcore/ count as dirty: they are what was measured, a new result file is not. A copy without its
+    history is told by LABCORE_COMMIT: the commit's hash, with "-dirty" behind it if files differ.
+    Raises InputError for a LABCORE_COMMIT that is no hash.
     """
     package = Path(labcore.__file__).parent
-    if not (package.parent / ".git").exists():
+    if (package.parent / ".git").exists():
+        commit = _git(package.parent, "rev-parse", "HEAD")
+        changes = _git(package.parent, "status", "--porcelain", "--", package.name)
+        if commit is not None and changes is not None:
+            return commit, bool(changes)
+    return _stated_commit()
+
+
+def _stated_commit() -> tuple[str | None, bool | None]:
+    stated = os.environ.get("LABCORE_COMMIT", "")
+    if not stated:
         return None, None
-    commit = _git(package.parent, "rev-parse", "HEAD")
-    changes = _git(package.parent, "status", "--porcelain", "--", package.name)
-    return (commit, bool(changes)) if commit is not None and changes is not None else (None, None)
+    found = re.fullmatch(r"([0-9a-f]{7,40})(-dirty)?", stated)
+    if found is None:
+        raise InputError(f"LABCORE_COMMIT={stated!r} is no commit; give its hash, such as $(git rev-parse HEAD)")
+    return found[1], found[2] is not None
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -9,9 +9,13 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 
 from labcore.bench import hooks
 from labcore.bench.ceilings import measure_ceilings
+from labcore.bench.cuda_run import CudaRun, DeviceLost
+from labcore.bench.precompile import precompile
 from labcore.bench.record import RunBuilder
 from labcore.bench.timing import pinned_threads
 from labcore.core.errors import FetchError, InputError
@@ -33,7 +37,17 @@ CPU_SUITES: dict[str, str] = {
     "acceptance": "labcore.engine.bench_acceptance:suite",
     "learn": "labcore.learn.bench:suite",
 }
-CUDA_SUITES: dict[str, str] = {}
+CUDA_SUITES: dict[str, str] = {  # what a reader asks for first comes first: a run has a time budget
+    "decode": "labcore.kernels.bench_decode:suite",
+    "attention": "labcore.kernels.bench_attention:suite",
+    "w4a16": "labcore.kernels.bench_w4a16:suite",
+    "paged": "labcore.kernels.bench_paged:suite",
+    "engine_gpu": "labcore.engine.bench_gpu:suite",
+    "kv_quant": "labcore.kernels.bench_kv_quant:suite",
+    "gemm8": "labcore.kernels.bench_gemm8:suite",
+    "pointwise": "labcore.kernels.bench_pointwise:suite",
+    "sampling": "labcore.kernels.bench_sampling:suite",
+}
 
 Say = Callable[[str], object]
 
@@ -61,14 +75,42 @@ def record(names: Sequence[str], device: str, threads: int, say: Say = print) ->
     A suite that lacks something it needs (InputError, FetchError, a missing package) is listed under "skipped" with
     the reason; one that crashes is listed there as failed, and its traceback goes to stderr.
     """
-    counts = sorted({1, threads})
     say(f"ceilings of this machine ({device}), before:")
-    run = RunBuilder(device, threads, measure_ceilings(device, counts, say=say), ["ceilings", *names], say)
+    ceilings = measure_ceilings(device, sorted({1, threads}), say=say)
+    return complete(RunBuilder(device, threads, ceilings, ["ceilings", *names], say), names)
+
+
+def record_cuda(
+    names: Sequence[str], threads: int, say: Say = print, *, keep: Path | None, resume: bool, budget: float | None
+) -> dict:
+    """The same on a GPU, after compiling in parallel what the suites will run.
+
+    keep: a file that holds the unfinished run after every row; `resume` goes on from it. budget: seconds from the start
+    after which no further row begins. Raises DeviceLost where only a new process, with `resume`, can go on.
+    """
+    started = datetime.now(UTC)
+    if resume:
+        run = CudaRun("cuda", threads, [], say=say, keep=keep, budget=budget)
+        run.restore(keep)
+    else:
+        precompile([available("cuda")[name] for name in names], say)
+        say("ceilings of this machine (cuda), before:")
+        ceilings = measure_ceilings("cuda", say=say)
+        run = CudaRun("cuda", threads, ceilings, ["ceilings", *names], say, keep=keep, budget=budget)
+        run.started = started
+    return complete(run, names)
+
+
+def complete(run: RunBuilder, names: Sequence[str]) -> dict:
+    """Run the suites `names`, measure the ceilings again; the validated run."""
+    device, threads, say = run.device, run.threads, run.say
     for name in names:
         say(f"suite {name}:")
         try:
             with pinned_threads(threads):
                 hooks.load(available(device)[name])(run)
+        except DeviceLost:
+            raise
         except (InputError, FetchError, ModuleNotFoundError) as missing:
             run.skip(name, str(missing))
             say(f"  skipped: {missing}")
@@ -77,4 +119,4 @@ def record(names: Sequence[str], device: str, threads: int, say: Say = print) ->
             run.skip(name, f"failed: {type(error).__name__}")
             say("  failed; the traceback is above")
     say("ceilings again, after:")
-    return run.finish(measure_ceilings(device, counts, say=say))
+    return run.finish(measure_ceilings(device, sorted({1, threads}), say=say))
