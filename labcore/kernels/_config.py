@@ -18,6 +18,15 @@ Rule = tuple[Mapping[str, object], Launch]
 ARCHITECTURES = ("sm75", "sm80", "sm89", "sm90")  # oldest first
 INTERPRETER = "interpreter"
 
+SMALL = frozenset({16, 32, 64})  # head_dim
+PREFILL_FP32: list[Rule] = [
+    ({"float32": True, "head_dim": SMALL}, {"BLOCK_M": 32, "BLOCK_N": 32, "TMA": 0, "num_warps": 4, "num_stages": 2}),
+    (
+        {"float32": True, "head_dim": {128, 256}},
+        {"BLOCK_M": 32, "BLOCK_N": 16, "TMA": 0, "num_warps": 8, "num_stages": 2},
+    ),
+]
+
 TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     # pointwise: rows wide enough to give every thread 16 elements or more; at decode more warps for one row's latency
     ("rms_norm", "sm75"): [
@@ -50,6 +59,53 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     ("threshold", "interpreter"): {"BLOCK": 256},
     ("mask", "sm75"): {"BLOCK": 2048, "num_warps": 4, "num_stages": 1},
     ("mask", "interpreter"): {"BLOCK": 64},
+    # prefill: two warpgroups of 64 rows; few: no sequence is longer than 64 queries. fp32 has no tensor cores to feed
+    ("prefill", "sm80"): [
+        *PREFILL_FP32,
+        (
+            {"float32": False, "head_dim": SMALL},
+            {"BLOCK_M": 64, "BLOCK_N": 64, "TMA": 0, "num_warps": 4, "num_stages": 3},
+        ),
+        (
+            {"float32": False, "head_dim": {128}},
+            {"BLOCK_M": 128, "BLOCK_N": 64, "TMA": 0, "num_warps": 8, "num_stages": 2},
+        ),
+        (
+            {"float32": False, "head_dim": {256}},
+            {"BLOCK_M": 64, "BLOCK_N": 32, "TMA": 0, "num_warps": 8, "num_stages": 2},
+        ),
+    ],
+    ("prefill", "sm90"): [
+        (
+            {"float32": False, "head_dim": {128}, "tma": True, "few": False},
+            {"BLOCK_M": 128, "BLOCK_N": 128, "TMA": 1, "num_warps": 8, "num_stages": 2},
+        ),
+        (
+            {"float32": False, "head_dim": {128}, "tma": True},
+            {"BLOCK_M": 64, "BLOCK_N": 64, "TMA": 1, "num_warps": 4, "num_stages": 2},
+        ),
+        (
+            {"float32": False, "head_dim": {64}, "tma": True},
+            {"BLOCK_M": 128, "BLOCK_N": 128, "TMA": 1, "num_warps": 8, "num_stages": 2},
+        ),
+        (
+            {"float32": False, "head_dim": {256}, "tma": True},
+            {"BLOCK_M": 128, "BLOCK_N": 32, "TMA": 1, "num_warps": 8, "num_stages": 2},
+        ),
+        *PREFILL_FP32,
+        (
+            {"float32": False, "head_dim": SMALL},
+            {"BLOCK_M": 128, "BLOCK_N": 64, "TMA": 0, "num_warps": 8, "num_stages": 3},
+        ),
+        (
+            {"float32": False, "head_dim": {128}},
+            {"BLOCK_M": 128, "BLOCK_N": 64, "TMA": 0, "num_warps": 8, "num_stages": 2},
+        ),
+        (
+            {"float32": False, "head_dim": {256}},
+            {"BLOCK_M": 128, "BLOCK_N": 32, "TMA": 0, "num_warps": 8, "num_stages": 2},
+        ),
+    ],
     ("prefill", "interpreter"): {"BLOCK_M": 32, "BLOCK_N": 16, "TMA": 0},
     # 4-bit weights: one token wants bytes in flight; more tokens, a tile of weights that feeds the tensor cores in time
     ("w4_gemv", "sm75"): {"BLOCK_N": 4, "BLOCK_G": 8, "STAGES": 1, "num_warps": 2, "num_stages": 1},
