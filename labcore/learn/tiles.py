@@ -184,6 +184,33 @@ def combine(states: list[State]) -> State:
     return reduce(State.merge, states)
 
 
+def tree_mask(depth: int, context: int) -> Array:
+    """bool [nodes, context + nodes]: what each draft of a binary tree of `depth` levels sees, stored branch by branch.
+
+    Everybody sees the context, its ancestors and itself. One row of nobody more, so that there are 2^depth.
+    """
+    nodes = 2**depth
+    mask = np.zeros((nodes, context + nodes), dtype=bool)
+    mask[:, :context] = True
+
+    def place(node: int, size: int, above: tuple[int, ...]) -> None:
+        """A subtree of `size` nodes that begins at `node`."""
+        line = (*above, node)
+        mask[node, [context + n for n in line]] = True
+        for child in range(2 if size > 1 else 0):
+            place(node + 1 + child * (size // 2), size // 2, line)
+
+    place(0, nodes - 1, ())
+    mask[-1, -1] = True
+    return mask
+
+
+def visible_share(mask: Array, tile: int) -> Array:
+    """How much of each tile × tile of a mask [T, L] is visible; `tile` divides both. 0 is skipped, 1 needs no mask."""
+    rows, columns = mask.shape
+    return mask.reshape(rows // tile, tile, columns // tile, tile).mean(axis=(1, 3))
+
+
 def tile_trace(q: Array, k: Array, v: Array, rows: int, columns: int, *, causal: bool, title: str, source: str) -> dict:
     """A trace for the Player, a tile a step: bytes and tiles so far, and m and l of the row's first query."""
     memory = SlowMemory(q=q, k=k, v=v)

@@ -8,7 +8,18 @@ from hypothesis import strategies as st
 from labcore.core.errors import InputError
 from labcore.formulas import formula
 from labcore.learn.player import Player
-from labcore.learn.tiles import SlowMemory, State, combine, keys_outer, queries_outer, split_keys, standard, tile_trace
+from labcore.learn.tiles import (
+    SlowMemory,
+    State,
+    combine,
+    keys_outer,
+    queries_outer,
+    split_keys,
+    standard,
+    tile_trace,
+    tree_mask,
+    visible_share,
+)
 
 
 def inputs(T, L, d=16, dtype=np.float32, seed=0):
@@ -127,3 +138,15 @@ def test_tiles_of_no_rows_are_refused(rows):
 def test_matrices_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match=r"need \[T, d\], \[L, d\], \[L, d\]"):
         SlowMemory(q=np.zeros((2, 4)), k=np.zeros((3, 5)), v=np.zeros((3, 5)))
+
+
+def test_a_draft_sees_its_own_branch():
+    mask = tree_mask(3, 2)  # preorder: root 0; 1 with 2, 3; 4 with 5, 6; a padding row 7
+    wanted = {0: {0}, 1: {0, 1}, 2: {0, 1, 2}, 3: {0, 1, 3}, 4: {0, 4}, 5: {0, 4, 5}, 6: {0, 4, 6}, 7: {7}}
+    assert mask.shape == (8, 10) and mask[:, :2].all()
+    assert {node: set(np.flatnonzero(mask[node, 2:])) for node in range(8)} == wanted
+
+
+def test_shares_of_tiles():
+    share = visible_share(np.tri(4, 6, dtype=bool), 2)
+    np.testing.assert_array_equal(share, [[0.75, 0, 0], [1, 0.75, 0]])
