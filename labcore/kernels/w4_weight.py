@@ -1,0 +1,130 @@
+"""A 4-bit weight as the kernels of w4a16 read it, repacked once from whatever a checkpoint stores.
+
+data holds two codes a byte, K along the row. Within a group of g columns byte j holds column j in its low four bits and
+column j + g/2 in its high four: ggml's Q4_0 order at any group size. So a mask, or a shift, turns a tile of bytes into
+a tile of codes whose columns are neighbours, and each half of a group is multiplied with a contiguous stretch of x: no
+shuffle on the way to the tensor core. GPTQ packs along K in order and AWQ along N in another (gptq_checkpoint,
+awq_checkpoint); a kernel for each of them would unpick that order for every token.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labcore.core.errors import InputError
+from labcore.formats.awq_checkpoint import unpack_awq
+from labcore.formats.blocks import named
+from labcore.formats.gptq_checkpoint import unpack_gptq
+from labcore.formats.group_codes import GroupCodes, dequantize, fp16_scales, in_order
+from labcore.formats.linear import int4_codes
+
+GROUPS = (128, 64, 32)  # what the kernels know
+CENTRE = 8  # the zero of a symmetric grid, which is not stored
+
+
+@dataclass(frozen=True)
+class W4Weight:
+    """w[n, k] = scale[k // group, n] · (code[n, k] - zero[k // group, n]), K in order of its groups.
+
+    data: uint8 [N, K/2]; scale: fp16 [K/group, N]; zero: uint8 [K/group, N], None if all are 8; columns: int64 [K], the
+    input that each column multiplies, None if they are in order (act-order moves them).
+    """
+
+    data: Tensor
+    scale: Tensor
+    zero: Tensor | None
+    group: int
+    columns: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N outputs, K inputs."""
+        return self.data.shape[0], 2 * self.data.shape[1]
+
+    @property
+    def nbytes(self) -> int:
+        """What a product reads of it."""
+        parts = (self.data, self.scale, self.zero, self.columns)
+        return sum(part.nbytes for part in parts if part is not None)
+
+    def to(self, device: torch.device | str) -> "W4Weight":
+        """The same on another device."""
+        moved = {name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **moved)
+
+    def codes(self) -> Tensor:
+        """uint8 [N, K], K in order of the groups."""
+        halves = self.data.unflatten(1, (-1, 1, self.group // 2))
+        return torch.cat((halves & 15, halves >> 4), dim=2).flatten(1)
+
+    def sorted_weight(self) -> Tensor:
+        """float32 [N, K], K in order of the groups: the specification of what a kernel multiplies with."""
+        scale = self.scale.t().float()
+        zero = torch.full_like(scale, CENTRE) if self.zero is None else self.zero.t().float()
+        order = in_order(self.shape[1], scale.shape[1]).to(scale.device)
+        return dequantize(self.codes(), scale, zero, order)
+
+    def dequantize(self) -> Tensor:
+        """float32 [N, K], K as in the checkpoint."""
+        weight = self.sorted_weight()
+        if self.columns is None:
+            return weight
+        return torch.empty_like(weight).index_copy_(1, self.columns, weight)
+
+
+def repack(weight: GroupCodes) -> W4Weight:
+    """Integer codes of up to four bits, from any method or file; scales are rounded to fp16, as files keep them.
+
+    Act-order columns are sorted by group once, here; x is gathered to match. A group may be any multiple of 32 columns
+    (a whole row, too): its scale is repeated for each 128, 64 or 32 of them.
+    Raises InputError for more bits, groups that 32 does not divide or that differ in size, or zeros outside 0 … 16.
+    """
+    if weight.bits > 4:
+        raise InputError(f"codes of {weight.bits} bits: two of them must fit in a byte, so at most 4")
+    k = weight.codes.shape[1]
+    size = k // weight.scale.shape[1]
+    if k % weight.scale.shape[1] or size % GROUPS[-1]:
+        raise InputError(f"{k} columns in {weight.scale.shape[1]} groups: each must have a multiple of {GROUPS[-1]}")
+    codes, columns = weight.codes, None
+    if weight.g_idx is not None:
+        counts = weight.g_idx.bincount(minlength=weight.scale.shape[1])
+        if (counts != size).any():
+            raise InputError(
+                f"g_idx gives groups {int(counts.min())} to {int(counts.max())} columns: equal groups only"
+            )
+        columns = weight.g_idx.argsort(stable=True)
+        codes = codes[:, columns]
+    if weight.zero.min() < 0 or weight.zero.max() > 16:
+        raise InputError(f"zeros from {weight.zero.min():g} to {weight.zero.max():g}: 4-bit formats have 0 to 16")
+    group = next(group for group in GROUPS if size % group == 0)
+    low, high = codes.unflatten(1, (-1, 2, group // 2)).unbind(2)
+    scale, zero = (one.t().repeat_interleave(size // group, 0).contiguous() for one in (weight.scale, weight.zero))
+    return W4Weight(
+        data=(low | high << 4).flatten(1).contiguous(),
+        scale=fp16_scales(scale),
+        zero=None if (zero == CENTRE).all() else zero.to(torch.uint8),
+        group=group,
+        columns=columns,
+    )
+
+
+def repack_gptq(parts: dict[str, Tensor], version: int = 2) -> W4Weight:
+    """From qweight, qzeros, scales and g_idx of a 4-bit GPTQ checkpoint; version 1 stores zeros minus 1."""
+    return repack(unpack_gptq(parts, 4, version))
+
+
+def repack_awq(parts: dict[str, Tensor]) -> W4Weight:
+    """From qweight, qzeros and scales of an AWQ checkpoint ("gemm" layout)."""
+    return repack(unpack_awq(parts))
+
+
+def repack_gguf_q4_0(raw: np.ndarray) -> W4Weight:
+    """From raw uint8 [N, row bytes] of Q4_0 blocks: 32 columns with one fp16 scale, zero 8.
+
+    Q4_0 alone of ggml's 4-bit types is a grid of whole steps around a code. Q4_1 and Q4_K subtract a minimum that is no
+    multiple of the scale, and Q4_K's scale is a product that fp16 does not hold: labcore.formats serves those.
+    """
+    codes, scale, _ = (torch.from_numpy(part) for part in int4_codes(raw, named("Q4_0")))
+    return repack(GroupCodes(codes, scale, torch.full_like(scale, CENTRE), 4))
