@@ -256,8 +256,8 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     ("write_kv", "interpreter"): {},
     # quantized KV: a tile of keys is 8 KB, of int4 too, so a pipeline of as many stages holds as many bytes
     ("decode_quant", "sm80"): [
-        ({"kind": {"int8", "fp8"}, "head_dim": {64, 128}}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),
-        ({"kind": {"int4"}, "head_dim": {64, 128}}, {"BLOCK_T": 128, "num_warps": 4, "num_stages": 3}),
+        ({"codes": {"int8", "fp8"}, "head_dim": {64, 128}}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),
+        ({"codes": {"int4"}, "head_dim": {64, 128}}, {"BLOCK_T": 128, "num_warps": 4, "num_stages": 3}),
         ({"head_dim": {32, 256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 3}),
     ],
     ("decode_quant", "interpreter"): {"BLOCK_T": 32},

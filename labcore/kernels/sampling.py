@@ -26,7 +26,7 @@ from labcore.kernels.truncation import kept, mask_top_k_top_p, thresholds
 
 __all__ = ["mask_top_k_top_p", "sample", "sample_reference"]
 
-TILE = 4096
+TILE = 2048
 LARGEST_VOCABULARY = 1024 * TILE
 TOKENS, TILES = 0, 1  # which of a request's two streams of random numbers
 
@@ -181,11 +181,11 @@ def sample(
     out = torch.empty(rows, dtype=torch.int64, device=logits.device)
     if rows:
         cut = (threshold, last, scores, indices)
-        launch = pick("sample", capability(logits.device))
-        _tile_kernel[rows, tiles](logits, temperature, *cut, vocab, logits.stride(0), tiles, TILE=TILE, **launch)
+        cc, stride = capability(logits.device), logits.stride(0)
+        _tile_kernel[rows, tiles](logits, temperature, *cut, vocab, stride, tiles, TILE=TILE, **pick("tiles", cc))
         _draw_kernel[rows,](
-            logits, temperature, *cut, seed, position, out, vocab, logits.stride(0), tiles,
-            TILES=triton.next_power_of_2(tiles), TILE=TILE, **launch,
+            logits, temperature, *cut, seed, position, out, vocab, stride, tiles,
+            TILES=triton.next_power_of_2(tiles), TILE=TILE, **pick("draw", cc),
         )  # fmt: skip
     return out
 
@@ -193,12 +193,13 @@ def sample(
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     """What is compiled for a chip of capability cc: Llama 3's vocabulary, cut by top-k and top-p or not."""
     between = {"score_ptr": "*fp32", "index_ptr": "*i32", "vocab": "i32:16", "stride": "i32:16", "tiles": "i32"}
-    for _, launch in rules("sample", cc):
-        for kind in ("fp32", "fp16" if cc < (8, 0) else "bf16"):
-            types = between | {"logits_ptr": f"*{kind}", "temperature_ptr": "*fp32"}
-            draw = types | {"seed_ptr": "*i64", "position_ptr": "*i64", "out_ptr": "*i64"}
-            whole, cut = {"threshold_ptr": None, "last_ptr": None}, {"threshold_ptr": "*fp32", "last_ptr": "*i32"}
+    whole, cut = {"threshold_ptr": None, "last_ptr": None}, {"threshold_ptr": "*fp32", "last_ptr": "*i32"}
+    for kind in ("fp32", "fp16" if cc < (8, 0) else "bf16"):
+        types = between | {"logits_ptr": f"*{kind}", "temperature_ptr": "*fp32"}
+        draw = types | {"seed_ptr": "*i64", "position_ptr": "*i64", "out_ptr": "*i64"}
+        for _, launch in rules("tiles", cc):
             yield Variant.of(f"tiles, {kind}", _tile_kernel, types, launch, **whole, TILE=TILE)
-            yield Variant.of(f"draw, {kind}", _draw_kernel, draw, launch, **whole, TILES=32, TILE=TILE)
             yield Variant.of(f"tiles, cut, {kind}", _tile_kernel, types | cut, launch, TILE=TILE)
-            yield Variant.of(f"draw, cut, {kind}", _draw_kernel, draw | cut, launch, TILES=32, TILE=TILE)
+        for _, launch in rules("draw", cc):
+            yield Variant.of(f"draw, {kind}", _draw_kernel, draw, launch, **whole, TILES=64, TILE=TILE)
+            yield Variant.of(f"draw, cut, {kind}", _draw_kernel, draw | cut, launch, TILES=64, TILE=TILE)

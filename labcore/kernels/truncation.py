@@ -23,6 +23,8 @@ from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
 from labcore.kernels.softmax import check_logits, per_row
 
+STAGES = tl.constexpr(4)  # tiles on their way from memory while one is counted: a row is read by one program alone
+
 ZERO_BITS = {torch.float32: 0, torch.float16: 13, torch.bfloat16: 16}  # at the end of such a number as float32
 
 
@@ -83,7 +85,7 @@ def _measure(row_ptr, vocab, peak, scale, p0, p1, p2, LOW: tl.constexpr, BLOCK: 
     """How many tokens have a key of at least p0, p1, p2, and their weight exp((x - peak) / temperature)."""
     n0, n1, n2 = tl.zeros([BLOCK], tl.int32), tl.zeros([BLOCK], tl.int32), tl.zeros([BLOCK], tl.int32)
     w0, w1, w2 = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
-    for start in range(0, vocab, BLOCK):
+    for start in tl.range(0, vocab, BLOCK, num_stages=STAGES):
         x, key, _ = _load(row_ptr, start, vocab, LOW, BLOCK)
         weight = tl.exp2((x - peak) * scale)
         n0, w0 = n0 + (key >= p0), w0 + tl.where(key >= p0, weight, 0.0)
@@ -114,10 +116,10 @@ def _search(
     thirds, so there are seldom more than a few.
     """
     while (high - low > 1) & (n_low - n_high > 1) & (n_low > count):
-        bottom, top = _number(low, LOW), _number(high - 1, LOW)
+        bottom, top = tl.maximum(_number(low, LOW), -3.3895314e38), _number(high - 1, LOW)
         a = (low + high) >> 1
-        b = tl.minimum(tl.maximum(_key(bottom + (top - bottom) / 3, LOW).to(tl.int64), low + 1), high - 1)
-        c = tl.minimum(tl.maximum(_key(top - (top - bottom) / 3, LOW).to(tl.int64), low + 1), high - 1)
+        b = tl.minimum(tl.maximum(_key(bottom * 0.6666667 + top * 0.3333333, LOW).to(tl.int64), low + 1), high - 1)
+        c = tl.minimum(tl.maximum(_key(bottom * 0.3333333 + top * 0.6666667, LOW).to(tl.int64), low + 1), high - 1)
         na, nb, nc, wa, wb, wc = _measure(row_ptr, vocab, peak, scale, a, b, c, LOW, BLOCK)
         low, n_low, w_low, high, n_high, w_high = _narrow(
             a, na, wa, count, mass, low, n_low, w_low, high, n_high, w_high
@@ -136,8 +138,8 @@ def _taken(count, mass, n_low, w_low, n_high, w_high):
     """How many of the n_low - n_high tokens in a final bracket, equals if there are several, are kept; their weight."""
     there = n_low - n_high
     each = (w_low - w_high) / there
-    by_mass = tl.where(each > 0, tl.ceil((mass - w_high) / each), 0.0).to(tl.int32)
-    taken = tl.minimum(tl.maximum(tl.maximum(count - n_high, by_mass), 1), there)
+    by_mass = tl.ceil(tl.maximum(mass - w_high, 0.0) / tl.maximum(each, 1e-30))
+    taken = tl.minimum(tl.maximum(tl.minimum(by_mass, there).to(tl.int32), tl.maximum(count - n_high, 1)), there)
     return taken, tl.where(taken == there, w_low - w_high, taken * each)
 
 
@@ -183,7 +185,7 @@ def _threshold_kernel(
     threshold, last = float("-inf"), vocab
     if limited | (p < 1.0):
         lanes = tl.full([BLOCK], -2147483648, tl.int32)
-        for start in range(0, vocab, BLOCK):
+        for start in tl.range(0, vocab, BLOCK, num_stages=STAGES):
             _, key, _ = _load(row_ptr, start, vocab, LOW, BLOCK)
             lanes = tl.maximum(lanes, key)
         best = tl.max(lanes, 0).to(tl.int64)
