@@ -9,6 +9,7 @@ can be anything, NaN included, and must not matter.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from labcore.core.draft import Branch
@@ -24,6 +25,7 @@ class AttentionMetadata:
     slot_mapping: int64 [tokens], the slot block · block_size + offset in which each new token is stored.
     branches: token of the pass -> its Branch, for the nodes of draft trees, which are in places one after the other
     though some have the same position. Every other token attends to all places up to its own.
+    on_device: query_start_loc and seq_lens once more, where the block table is, if that is another place.
     """
 
     query_start_loc: Tensor
@@ -33,6 +35,14 @@ class AttentionMetadata:
     max_query_len: int
     max_seq_len: int
     branches: Mapping[int, Branch] = field(default_factory=dict)
+    on_device: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def beside_table(self) -> tuple[Tensor, Tensor]:
+        """query_start_loc and seq_lens on the block table's device."""
+        device = self.block_table.device
+        there = device, torch.int32
+        return self.on_device or (self.query_start_loc.to(*there), self.seq_lens.to(*there))
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from labcore.attention.metadata import StepInputs
-from labcore.attention.step_inputs import step_inputs
+from labcore.attention.step_inputs import HostInputs, host_inputs
 from labcore.core.step_plan import ScheduledRequest
 from labcore.engine.config import CacheConfig, SchedulerConfig
 from labcore.engine.tree_rows import step_branches
@@ -49,6 +49,10 @@ class InputBatch:
 
     def build(self, scheduled: list[ScheduledRequest]) -> StepInputs:
         """The inputs of a step, in the order of `scheduled`, which is not empty."""
+        return self.host_inputs(scheduled).on(self.device)
+
+    def host_inputs(self, scheduled: list[ScheduledRequest]) -> HostInputs:
+        """The same before they go to the device."""
         rows = np.array([self._row(one) for one in scheduled])
         counts = np.array([one.num_tokens for one in scheduled])
         lengths = np.array([one.start for one in scheduled]) + counts
@@ -60,7 +64,7 @@ class InputBatch:
             if one.wants_token
             for index in range(end - 1 - one.num_draft_tokens, end)
         ]
-        return step_inputs(
+        return host_inputs(
             self._token_ids[:tokens],
             counts,
             lengths,
@@ -68,5 +72,4 @@ class InputBatch:
             self.block_size,
             wanted=wanted,
             branches=step_branches(scheduled) if any(one.parents for one in scheduled) else None,
-            device=self.device,
         )

@@ -12,10 +12,11 @@ from labcore.attention.metadata import AttentionShape, Backend
 from labcore.core.errors import InputError
 from labcore.engine.config import CacheConfig, SchedulerConfig
 from labcore.engine.engine_core import EngineCore
-from labcore.engine.runner import ModelRunner
+from labcore.engine.execution import ExecutionConfig, new_engine
 from labcore.engine.scheduler import Scheduler
 from labcore.engine.speculative_runner import SpeculativeRunner
 from labcore.engine.verify import ACCEPTANCE
+from labcore.kernels._compat import capability, has_mma
 from labcore.kv.storage import KVStorage
 from labcore.model.checkpoints import fetch
 from labcore.model.compiled import split_at
@@ -25,6 +26,7 @@ from labcore.model.tokenizer import Tokenizer
 from labcore.speculative.build import build_proposer
 from labcore.speculative.proposer import Proposer, Target
 
+CONFIGS = CacheConfig, SchedulerConfig, ExecutionConfig
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 KV_FORMATS = {"int8": "INT8", "int4": "INT4", "fp8": "FP8"}  # kv_cache_dtype -> its format in kv.quantized
 CPU_CACHE_BYTES = 2**30  # reserved, not used: memory is taken from the system when a block is first written
@@ -44,12 +46,11 @@ def build_engine(
     **options,
 ) -> EngineCore:
     """The engine of `LLM`, whose options these are."""
-    if dtype not in DTYPES:
-        raise InputError(f"dtype={dtype!r}: must be one of {', '.join(DTYPES)}")
+    if dtype not in ("auto", *DTYPES):
+        raise InputError(f"dtype={dtype!r}: must be one of auto, {', '.join(DTYPES)}")
     if quantization not in (None, "gguf"):
         raise InputError(f"quantization={quantization!r}: must be None or 'gguf'")
     _check_options(options)
-    load_as = DTYPES[dtype]
     if quantization == "gguf":
         if device not in (None, "cpu") or transform is not None:
             raise InputError(
@@ -60,6 +61,8 @@ def build_engine(
         device = "cpu"
         transform, load_as = fast_path()
     place = _device(device)
+    if quantization is None:
+        load_as = _own_dtype(place) if dtype == "auto" else DTYPES[dtype]
     checkpoint = open_checkpoint(fetch(model, progress=progress))
     tokenizer = checkpoint.tokenizer()
     decoder = load_model(checkpoint, dtype=load_as, device=place, transform=transform, progress=progress)
@@ -81,10 +84,13 @@ def assemble(
     torch type; or "int8", "int4", "fp8". backend: as for ModelRunner. speculative: {"method": a key of
     `speculative.build.METHODS`, its options, and "acceptance": "exact" or "typical"}. num_blocks, unless given: what
     fits into CPU_CACHE_BYTES, or into GPU_CACHE_SHARE of the free memory, and can be used at all. Other options are
-    fields of CacheConfig and SchedulerConfig. Raises InputError for an option that does not exist or makes no sense.
+    fields of CacheConfig, SchedulerConfig and ExecutionConfig; async_scheduling, unless given, is on where it can be:
+    on a GPU, without speculation. Raises InputError for an option that does not exist or makes no sense.
     """
     _check_options(options)
-    cache, limits = ({k: v for k, v in options.items() if k in _names(one)} for one in (CacheConfig, SchedulerConfig))
+    cache, limits, execution = ({k: v for k, v in options.items() if k in _names(one)} for one in CONFIGS)
+    if limits.get("async_scheduling") is None:
+        limits["async_scheduling"] = model.norm.weight.device.type == "cuda" and speculative is None
     longest = limits.pop("max_model_len", None) or model.config.context
     if longest > model.config.context:
         raise InputError(f"max_model_len={longest}: this model's context is {model.config.context}")
@@ -92,6 +98,8 @@ def assemble(
     started = CacheConfig(**{"num_blocks": 2} | cache)
     proposer = None
     if speculative is not None:
+        if limits.async_scheduling:
+            raise InputError("async_scheduling=True with speculation: how many tokens a step yields is not known ahead")
         speculative, acceptance = _acceptance(speculative)
         proposer = _proposer(speculative, model, tokenizer, limits, started)
         limits = replace(
@@ -105,9 +113,10 @@ def assemble(
     cache = started
     room = (cache.num_blocks - 1) * cache.block_size - limits.num_branch_tokens
     limits = replace(limits, max_model_len=min(longest, room))
-    parts = model, new_storage(model, cache, kv_cache_dtype), limits, cache, backend
+    storage = new_storage(model, cache, kv_cache_dtype)
     if proposer is None:
-        return EngineCore(Scheduler(limits, cache), ModelRunner(*parts), tokenizer)
+        return new_engine(model, storage, limits, cache, tokenizer, backend, ExecutionConfig(**execution))
+    parts = model, storage, limits, cache, backend
     runner = SpeculativeRunner(*parts, proposer=proposer, acceptance=acceptance)
     return EngineCore(Scheduler(limits, cache), runner, tokenizer)
 
@@ -166,7 +175,11 @@ def _num_blocks(
     """Blocks that the memory budget holds, with so many bytes a token beside them, and no more than all requests
     together can use."""
     device = model.norm.weight.device
-    budget = CPU_CACHE_BYTES if device.type == "cpu" else GPU_CACHE_SHARE * torch.cuda.mem_get_info(device)[0]
+    if device.type == "cpu":
+        budget = CPU_CACHE_BYTES
+    else:
+        torch.cuda.empty_cache()  # what torch keeps for later is not counted as free
+        budget = GPU_CACHE_SHARE * torch.cuda.mem_get_info(device)[0]
     each = new_storage(model, replace(cache, num_host_blocks=0), kv_cache_dtype).nbytes_per_block
     each += bytes_beside * cache.block_size
     slots = limits.max_model_len + limits.num_lookahead_tokens + limits.num_branch_tokens
@@ -179,9 +192,16 @@ def _names(config: type) -> set[str]:
 
 
 def _check_options(options: dict) -> None:
-    known = _names(CacheConfig) | _names(SchedulerConfig)
+    known = set().union(*map(_names, CONFIGS))
     if unknown := sorted(set(options) - known):
         raise InputError(f"option {unknown[0]!r} is unknown; besides LLM's own there are {', '.join(sorted(known))}")
+
+
+def _own_dtype(device: torch.device) -> torch.dtype:
+    """What "auto" is on this device."""
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if has_mma(capability(device)) else torch.float16  # a T4 has no bf16
 
 
 def _device(device: str | None) -> torch.device:

@@ -9,9 +9,9 @@ Not safe for threads: one thread adds, steps and aborts (`async_engine` gives it
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from labcore.core.request import Request, RequestStatus
 from labcore.core.step_plan import StepOutput, StepPlan
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from labcore.engine.trace import TraceRecorder
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class EngineCore:
@@ -50,12 +51,20 @@ class EngineCore:
 
     def step(self) -> list[Progress]:
         """One step of everything that runs: each new token, and each request that failed."""
+        plan, record = self.plan_step()
+        return self.answer_step(plan, record, self.guarded(plan, lambda: self.runner.execute(plan, record)))
+
+    def plan_step(self) -> tuple[StepPlan, StepRecord]:
+        """The next plan, and a record of its times."""
         record = StepRecord()
         with record.timed("schedule"):
             plan = self.scheduler.schedule()
             if self.recorder is not None:
                 self.recorder.record(plan)
-        output = self._execute(plan, record)
+        return plan, record
+
+    def answer_step(self, plan: StepPlan, record: StepRecord, output: StepOutput | None) -> list[Progress]:
+        """Hand out what came of a plan: None if it raised."""
         with record.timed("update"):
             progress = self._failed(plan) if output is None else list(self._update(plan, output))
         if plan.scheduled:
@@ -65,10 +74,10 @@ class EngineCore:
             self.stats.steps.append(record)
         return progress
 
-    def _execute(self, plan: StepPlan, record: StepRecord) -> StepOutput | None:
-        """What came of the plan; None, with its requests ended, if the pass raised. An interruption is passed on."""
+    def guarded(self, plan: StepPlan, run: Callable[[], T]) -> T | None:
+        """What came of running the plan; None, with its requests ended, if that raised. Interruptions are passed on."""
         try:
-            return self.runner.execute(plan, record)
+            return run()
         except BaseException as error:
             self.scheduler.fail_step(plan, f"the forward pass raised {type(error).__name__}: {error}")
             if not isinstance(error, Exception):

@@ -68,12 +68,14 @@ class LLM:
     """A language model, its tokenizer, and an engine that serves many prompts at a time.
 
     model: an id such as "smollm2-135m", a GGUF file, a safetensors folder, or a hub id; see `checkpoints.fetch`.
-    device: a torch device; None takes a GPU if torch sees one. dtype: "float32" carries every identity check.
+    device: a torch device; None takes a GPU if torch sees one. dtype: of weights and activations; "auto" is "float32"
+    on a CPU, which carries every identity check, and "bfloat16" on a GPU.
     quantization: None dequantizes every weight; "gguf" computes from a GGUF file's own blocks, on the CPU
     (`model.fast`). transform: swaps modules while the model is built; see `loader.load_model`. kv_cache_dtype: how
     keys and values are stored; see `build`. speculative: such as {"method": "ngram", "num_tokens": 4}: tokens are
     drafted and several checked in one pass; see `build.assemble`. Other options are the fields of `config.CacheConfig`
-    and SchedulerConfig.
+    and SchedulerConfig and of `execution.ExecutionConfig`: on a GPU, triton=False, cuda_graphs=False and
+    async_scheduling=False turn off what makes a step fast there, one by one.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class LLM:
         model: str | Path = "smollm2-135m",
         *,
         device: str | None = None,
-        dtype: str = "float32",
+        dtype: str = "auto",
         quantization: str | None = None,
         transform: Transform | None = None,
         kv_cache_dtype: str = "auto",

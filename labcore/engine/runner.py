@@ -38,10 +38,7 @@ class ModelRunner:
         """Carry out `plan` (see StepPlan for the order), its times into `record`. A row that cannot be sampled is in
         `failed`; whatever the forward pass raises goes to the caller."""
         record = record or StepRecord()
-        self.batch.forget(plan.preempted)
-        self.batch.forget(plan.finished)
-        for name in plan.finished:
-            self.generators.pop(name, None)
+        self.forget(plan)
         with record.timed("model"):
             self.storage.move(plan.moves)
             if not plan.scheduled:
@@ -51,6 +48,13 @@ class ModelRunner:
                 torch.cuda.synchronize()  # so that the model's time is not counted as sampling
         with record.timed("sample"):
             return self.sample(plan.scheduled, logits)
+
+    def forget(self, plan: StepPlan) -> None:
+        """Drop what is kept of requests that no longer run."""
+        self.batch.forget(plan.preempted)
+        self.batch.forget(plan.finished)
+        for name in plan.finished:
+            self.generators.pop(name, None)
 
     def forward(self, scheduled: list[ScheduledRequest]) -> Tensor:
         """Logits [wanted tokens, vocab] of one pass."""

@@ -48,6 +48,10 @@ class QuantizedKVStorage(KVStorage):
         )
 
     @property
+    def joint_dtype(self) -> None:
+        """Only `write` knows how to make codes."""
+
+    @property
     def arrays(self) -> list[tuple[Tensor, Tensor]]:
         pairs = (self.keys, self.host_keys), (self.values, self.host_values)
         return [pair for device, host in pairs for pair in zip(device, host, strict=True)]

@@ -48,6 +48,11 @@ class KVStorage:
         return [(self.keys, self.host_keys), (self.values, self.host_values)]
 
     @property
+    def joint_dtype(self) -> torch.dtype | None:
+        """The type in which a kernel may store keys and values itself; None if they are not stored as numbers."""
+        return self.dtype
+
+    @property
     def nbytes_per_block(self) -> int:
         """Bytes of one block, all layers, keys and values."""
         return sum(array.nbytes for array, _ in self.arrays) // self.shape.num_blocks

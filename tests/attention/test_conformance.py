@@ -87,6 +87,30 @@ def test_every_backend_is_the_reference(backend, requests, block_size, heads, wi
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@settings(max_examples=20)  # interpreted, each takes a while
+@given(
+    requests=requests(),
+    block_size=st.sampled_from([1, 4, 16]),
+    heads=st.sampled_from([(1, 1), (4, 4), (6, 2), (5, 1)]),
+    window=st.sampled_from([None, None, 1, 5]),
+    seed=st.integers(0, 99),
+)
+@example(requests=[(1, n) for n in (1, 3, 4, 5, 8)], block_size=4, heads=(6, 2), window=None, seed=0)
+@example(requests=[(12, 17), (1, 30), (9, 9)], block_size=4, heads=(6, 2), window=5, seed=0)
+def test_the_triton_kernels_are_the_reference(requests, block_size, heads, window, seed):
+    """Interpreted, or compiled where there is a GPU."""
+    triton_backend = pytest.importorskip("labcore.attention.triton_backend")
+    options = {"block_size": block_size, "n_heads": heads[0], "n_kv_heads": heads[1], "window": window, "seed": seed}
+    shape, metadata, *tensors = step(requests, **options)
+    expected = ReferenceAttention(metadata, shape)(*tensors)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    moved = replace(
+        metadata, block_table=metadata.block_table.to(device), slot_mapping=metadata.slot_mapping.to(device)
+    )
+    found = triton_backend.TritonAttention(moved, shape)(*(tensor.to(device) for tensor in tensors)).cpu()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def by_definition(q, keys, values):
     """softmax(q·k/√d)·v, every query over the keys up to its own, without any cache."""
     past, group = len(keys) - len(q), q.shape[1] // keys.shape[1]

@@ -1,0 +1,139 @@
+"""Recorded steps without a GPU: a "recording" that runs the step again, over the same buffers, into the same logits."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+import numpy as np  # noqa: E402
+from hypothesis import given  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from labcore.attention.triton_backend import TritonAttention  # noqa: E402
+from labcore.attention.upload import Packed, upload  # noqa: E402
+from labcore.core.request import Request  # noqa: E402
+from labcore.core.sampling_params import SamplingParams  # noqa: E402
+from labcore.engine.build import assemble, new_storage  # noqa: E402
+from labcore.engine.config import CacheConfig, SchedulerConfig  # noqa: E402
+from labcore.engine.cuda_graphs import SHORTEST, GraphKey, length_bucket, row_buckets  # noqa: E402
+from labcore.engine.device_runner import DeviceRunner  # noqa: E402
+from labcore.engine.overlap import OverlappedEngine  # noqa: E402
+from labcore.engine.scheduler import Scheduler  # noqa: E402
+from labcore.kernels.attention_decode import choose_splits  # noqa: E402
+from labcore.model.fused import fused  # noqa: E402
+from tests.model.tiny import tiny_model  # noqa: E402
+
+MODEL = tiny_model(head_dim=16)
+PROMPTS, LENGTHS = [[1, 2, 3], [4, 5, 6, 7, 8, 9], [7]], [4, 7, 3]
+
+
+class Rerun:
+    """A recorder for the CPU. replays: how often each recording was repeated."""
+
+    def __init__(self):
+        self.replays = []
+
+    def __call__(self, step):
+        logits, place = step(), len(self.replays)
+        self.replays.append(0)
+
+        def replay():
+            logits.copy_(step())
+            self.replays[place] += 1
+
+        return logits, replay
+
+
+def engine(**options):
+    limits = SchedulerConfig(max_num_seqs=3, max_model_len=48, async_scheduling=True, **options)
+    cache = CacheConfig(num_blocks=40, block_size=4)
+    record = Rerun()
+    storage = new_storage(MODEL, cache)
+    storage.keys[:, 1:], storage.values[:, 1:] = torch.nan, torch.nan  # nobody may read what nobody wrote
+    runner = DeviceRunner(fused(MODEL), storage, limits, cache, TritonAttention, graphs=True, record=record)
+    return OverlappedEngine(Scheduler(limits, cache), runner), record
+
+
+def serve(core, prompts=PROMPTS, lengths=LENGTHS):
+    requests = [
+        Request(str(i), prompt, SamplingParams(temperature=0, max_tokens=length, ignore_eos=True))
+        for i, (prompt, length) in enumerate(zip(prompts, lengths, strict=True))
+    ]
+    for request in requests:
+        core.add_request(request)
+    while core.has_unfinished_requests():
+        core.step()
+    return [request.output_token_ids for request in requests]
+
+
+def test_replayed_steps_give_the_same_answers_and_padding_writes_nowhere():
+    """Everything at once, interpreted: fused layers, Triton attention, the sampling kernel, replays, overlap."""
+    expected = serve(assemble(MODEL, num_blocks=40, block_size=4))
+    core, record = engine()
+    assert serve(core) == expected
+    assert {key.rows for key in core.runner.graphs.graphs} == {1, 2, 3}  # as the requests ended
+    assert sum(record.replays) == len([step for step in core.stats.steps if step.decode])
+    storage = core.runner.storage
+    assert not storage.keys[:, 0].any() and not storage.values[:, 0].any()  # the null block
+
+
+def test_every_choice_a_kernel_makes_on_the_host_is_in_the_key():
+    """Two steps with one key split their keys alike: rows and max_seq_len are all that choose_splits is given."""
+    core, _ = engine()
+    graphs = core.runner.graphs
+    for requests in (1, 2, 3):
+        for longest in (1, 40, 48):
+            key = graphs.key(requests, longest)
+            assert key == GraphKey(requests, 48)
+    assert choose_splits(8, 512, 132) != choose_splits(8, 8192, 132)  # so the length has to be in it
+    assert choose_splits(8, 8192, 132) != choose_splits(128, 8192, 132)  # and so have the rows
+
+
+def test_warm_up_records_what_steps_will_need_and_leaves_no_trace():
+    core, record = engine()
+    core.runner.graphs.warm_up([1, 2, 3], [48])
+    assert len(record.replays) == 3 and not core.runner.newest[:-1].any()
+    assert core.runner.storage.keys[:, 1:].isnan().all()
+    serve(core, lengths=[2, 3, 2])
+    assert len(record.replays) == 3 and sum(record.replays) == 2
+
+
+@given(most=st.integers(1, 1000))
+def test_row_buckets_cover_every_batch_with_little_padding(most):
+    buckets = row_buckets(most)
+    assert buckets == sorted(set(buckets)) and buckets[0] == 1 and buckets[-1] == most
+    for requests in range(1, most + 1):
+        bucket = next(size for size in buckets if size >= requests)
+        assert bucket < 2 * requests and (requests <= 48 or bucket <= 1.5 * requests)
+
+
+@given(longest=st.integers(1, 40_000), most=st.integers(2, 40_000))
+def test_length_buckets(longest, most):
+    longest = min(longest, most)
+    bucket = length_bucket(longest, most)
+    assert longest <= bucket <= most
+    assert bucket in (SHORTEST, most) or bucket < 2 * longest
+
+
+arrays = st.dictionaries(
+    st.sampled_from("abcdef"),
+    st.tuples(st.sampled_from([np.int64, np.int32, np.float32]), st.lists(st.integers(0, 5), min_size=1, max_size=2)),
+    min_size=1,
+)
+
+
+@given(arrays)
+def test_packed_arrays_arrive_and_smaller_ones_are_padded(kinds):
+    there = {name: (tuple(size + 2 for size in shape), dtype) for name, (dtype, shape) in kinds.items()}
+    packed = Packed(there, torch.device("cpu"))
+    sent = {
+        name: np.arange(1, np.prod(shape) + 1).reshape(shape).astype(dtype) for name, (dtype, shape) in kinds.items()
+    }
+    for _ in range(2):  # the second time over what the first left
+        found = packed.send(sent, dict.fromkeys(sent, -1))
+        for name, array in sent.items():
+            whole = np.full(there[name][0], -1, array.dtype)
+            whole[tuple(map(slice, array.shape))] = array
+            assert found[name].dtype == torch.from_numpy(array).dtype
+            assert found[name].tolist() == whole.tolist() and found[name].data_ptr() % 4 == 0
+    assert {name: one.tolist() for name, one in upload(sent, "cpu").items()} == {k: v.tolist() for k, v in sent.items()}
