@@ -281,8 +281,8 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     if not has_mma(cc):
         return  # without tensor cores torch is faster: see `choose`
     for where, launch in rules("prefill", cc):
-        dtype, dims = ("fp32", [64]) if where["float32"] else ("bf16", where["head_dim"])
-        for head_dim in (dim for dim in dims if dim >= 64):
+        dtype = "fp32" if where["float32"] else "bf16"
+        for head_dim in sorted(size for size in where["head_dim"] if size >= 64):
             for mask, look_back in ("causal", NO_WINDOW), ("window", 4096), ("all", None):
                 yield variant(f"{mask}, {dtype}, D={head_dim}", head_dim, dtype, look_back, launch, cc)
 
@@ -299,3 +299,20 @@ def variant(name, head_dim, dtype, look_back, launch, cc) -> Variant:
     expects |= {"tma" if launch["TMA"] else "cp.async"}
     name = f"{name}, {launch['BLOCK_M']}x{launch['BLOCK_N']}{', TMA' if launch['TMA'] else ''}"
     return Variant.of(name, _varlen_kernel, signature, launch, expects, HEAD_DIM=head_dim, WINDOW=look_back)
+
+
+def candidates(kind: str, cc: tuple[int, int]) -> list[dict[str, int]]:
+    """Launch choices that `labcore.kernels.tune` measures beside the table's, head_dim 128 on Hopper, as `config`."""
+    if kind != "prefill" or cc < (9, 0):
+        return []
+    tiles = [  # BLOCK_M, BLOCK_N, TMA, num_warps, num_stages, maxnreg
+        (128, 128, 1, 8, 2, None),
+        (128, 128, 1, 8, 3, None),
+        (128, 64, 1, 8, 3, None),
+        (128, 64, 1, 8, 2, 128),  # two CTAs on a multiprocessor, at the price of waiting for every wgmma
+        (64, 64, 1, 4, 2, None),
+        (128, 128, 0, 8, 2, None),
+        (128, 64, 0, 8, 2, None),
+    ]
+    names = "BLOCK_M", "BLOCK_N", "TMA", "num_warps", "num_stages", "maxnreg"
+    return [{name: value for name, value in zip(names, tile, strict=True) if value is not None} for tile in tiles]
