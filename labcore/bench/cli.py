@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what to measure (default: cpu)")
     parser.add_argument("--budget", type=float, metavar="S", help="on a GPU: begin no row after so many seconds")
+    parser.add_argument("--rows", default="*", metavar="PATTERN", help="on a GPU: only rows such as 'gpu.b*'")
     parser.add_argument("--resume", action="store_true", help="on a GPU: go on with the unfinished run in --out")
 
 
@@ -44,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--device cuda: torch sees no NVIDIA GPU here; leave it out to measure the CPU")
     if args.out is not None and args.out.exists() and not args.out.is_dir():
         raise InputError(f"--out {args.out} is a file; name a folder")
-    if args.device == "cpu" and (args.resume or args.budget is not None):
-        raise InputError("--resume and --budget are for --device cuda")
+    if args.device == "cpu" and (args.resume or args.budget is not None or args.rows != "*"):
+        raise InputError("--rows, --resume and --budget are for --device cuda")
     if args.resume and (args.out is None or not (args.out / UNFINISHED).is_file()):
         raise InputError(f"--resume: there is no {UNFINISHED} in --out {args.out}; leave out --resume to begin anew")
     names = suites.choose(args.suite, args.device)
@@ -65,7 +66,8 @@ def _record_cuda(args: argparse.Namespace, names: list[str], threads: int) -> di
         args.out.mkdir(parents=True, exist_ok=True)
         keep = args.out / UNFINISHED
     try:
-        return suites.record_cuda(names, threads, _say, keep=keep, resume=args.resume, budget=args.budget)
+        options = {"keep": keep, "resume": args.resume, "budget": args.budget, "only": args.rows}
+        return suites.record_cuda(names, threads, _say, **options)
     except DeviceLost as lost:
         if keep is None:
             raise InputError(f"the GPU was lost ({lost}); give --out, so that a new process can go on") from None

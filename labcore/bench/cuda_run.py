@@ -7,6 +7,7 @@ context with it: `DeviceLost` then asks for a new process, which goes on from th
 
 from __future__ import annotations
 
+import fnmatch
 import gc
 import json
 import re
@@ -35,13 +36,22 @@ class DeviceLost(RuntimeError):
 
 class CudaRun(RunBuilder):
     """attempted: keys that need not be tried again. keep: where the unfinished run is written. budget: seconds of the
-    run after which no further row begins. clock: what times the calls, `CudaClock` unless a test has another."""
+    run after which no further row begins. only: a pattern of keys; the others are not attempted. clock: what times the
+    calls, `CudaClock` unless a test has another."""
 
     warming = False  # True in `precompile`, where programs run once and nothing is kept
 
-    def __init__(self, *args, keep: Path | None = None, budget: float | None = None, clock: Clock | None = None, **kw):
+    def __init__(
+        self,
+        *args,
+        keep: Path | None = None,
+        budget: float | None = None,
+        clock: Clock | None = None,
+        only: str = "*",
+        **kw,
+    ):
         super().__init__(*args, **kw)
-        self.keep, self.budget, self.clock = keep, budget, clock
+        self.keep, self.budget, self.clock, self.only = keep, budget, clock, only
         self.attempted: list[str] = []
 
     @property
@@ -56,7 +66,7 @@ class CudaRun(RunBuilder):
 
     def attempt(self, key: str, measure: Measure) -> None:
         """Add what `measure` yields; a failure is recorded under `key`. Raises DeviceLost."""
-        if key in self.attempted:
+        if key in self.attempted or not fnmatch.fnmatchcase(key, self.only):
             return
         lost = None
         if self.budget is not None and self.spent > self.budget:

@@ -8,6 +8,7 @@ not needed and nothing needed is missed. What fails here fails again in the run,
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import gc
 import importlib
 import io
@@ -28,12 +29,16 @@ LONGEST = 100.0  # s; what is not compiled by then is compiled by the run itself
 FOLDERS = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
 
 
-def precompile(suites: Sequence[str], say: Callable[[str], object]) -> None:
-    """Compile what the suites ("module:function", each module with a table ROWS) run on the current GPU."""
+def precompile(suites: Sequence[str], say: Callable[[str], object], only: str = "*") -> None:
+    """Compile what the suites ("module:function", each module with a table ROWS) run on the current GPU.
+
+    only: a pattern of the tables' keys.
+    """
     start = time.perf_counter()
     share_folders()
     tasks = sorted(_tasks([where.split(":")[0] for where in suites]), key=lambda task: not task[2])
-    failures = run_apart(warm, [(module, key) for module, key, _ in tasks], LONGEST)
+    tasks = [(module, key) for module, key, _ in tasks if fnmatch.fnmatchcase(key, only)]
+    failures = run_apart(warm, tasks, LONGEST)
     for (_, key), why in failures.items():
         say(f"  not compiled: {key}: {why}")
     say(f"compiled for {len(tasks) - len(failures)} of {len(tasks)} rows in {time.perf_counter() - start:.0f} s")

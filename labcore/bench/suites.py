@@ -81,22 +81,31 @@ def record(names: Sequence[str], device: str, threads: int, say: Say = print) ->
 
 
 def record_cuda(
-    names: Sequence[str], threads: int, say: Say = print, *, keep: Path | None, resume: bool, budget: float | None
+    names: Sequence[str],
+    threads: int,
+    say: Say = print,
+    *,
+    keep: Path | None = None,
+    resume: bool = False,
+    budget: float | None = None,
+    only: str = "*",
 ) -> dict:
     """The same on a GPU, after compiling in parallel what the suites will run.
 
     keep: a file that holds the unfinished run after every row; `resume` goes on from it. budget: seconds from the start
-    after which no further row begins. Raises DeviceLost where only a new process, with `resume`, can go on.
+    after which no further row begins. only: a pattern of the suites' keys. Raises DeviceLost where only a new process,
+    with `resume`, can go on.
     """
     started = datetime.now(UTC)
+    options = {"keep": keep, "budget": budget, "only": only}
     if resume:
-        run = CudaRun("cuda", threads, [], say=say, keep=keep, budget=budget)
+        run = CudaRun("cuda", threads, [], say=say, **options)
         run.restore(keep)
     else:
-        precompile([available("cuda")[name] for name in names], say)
+        precompile([available("cuda")[name] for name in names], say, only)
         say("ceilings of this machine (cuda), before:")
         ceilings = measure_ceilings("cuda", say=say)
-        run = CudaRun("cuda", threads, ceilings, ["ceilings", *names], say, keep=keep, budget=budget)
+        run = CudaRun("cuda", threads, ceilings, ["ceilings", *names], say, **options)
         run.started = started
     return complete(run, names)
 

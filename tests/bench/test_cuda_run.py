@@ -46,6 +46,12 @@ def test_a_failing_row_is_recorded_and_the_next_runs(capsys):
     assert "Triton Error" in capsys.readouterr().err
 
 
+def test_only_the_rows_asked_for_are_attempted():
+    builder = run(only="gpu.b*")
+    builder.attempt_all({"gpu.a": one("gpu.a"), "gpu.b1": one("gpu.b1")})
+    assert [r["key"] for r in builder.rows] == ["gpu.b1"] and not builder.skipped
+
+
 def test_rows_before_a_failure_in_the_same_measurement_stay():
     def half(run):
         yield row("gpu.a.1")
@@ -91,7 +97,7 @@ def test_a_lost_context_asks_for_a_new_process_after_it_was_recorded(monkeypatch
 def test_the_command_goes_on_in_a_new_process(monkeypatch, tmp_path):
     calls = []
 
-    def lost(names, threads, say, *, keep, resume, budget):
+    def lost(names, threads, say, **options):
         raise DeviceLost("gone")
 
     monkeypatch.setattr(suites, "record_cuda", lost)

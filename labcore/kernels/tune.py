@@ -1,0 +1,216 @@
+"""Which launch choices are fastest here: every candidate of every kernel, on the shapes that the bench measures.
+
+    python -m labcore.kernels.tune --out tuned.json [prefill decode …]
+
+Prints a table a case, fastest first, with the table's present choice marked, and writes all of it as JSON. The winners
+go into `_config` by hand, beside the shape they won on. All candidates are compiled in parallel first.
+"""
+
+import argparse
+import importlib
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from labcore.bench.cuda_run import CudaRun, reason
+from labcore.bench.cuda_timing import CudaClock, alternate
+from labcore.bench.precompile import Compiling, run_apart, share_folders
+from labcore.kernels import _config
+from labcore.kernels._compat import capability
+
+LONGEST = 75.0  # s of compiling
+OFF = 2e-2  # a candidate whose output differs by more than this from the present choice's is wrong
+
+
+@dataclass(frozen=True)
+class Case:
+    """kind: of `_config`; module: where its candidates are; calls(run): the program on its inputs; fits(candidate):
+    whether it is worth a try at this shape; short: timed in a graph; like: a case whose programs these are, compiled
+    once."""
+
+    name: str
+    kind: str
+    module: str
+    calls: Callable[[CudaRun], list]
+    fits: Callable[[dict], bool] = lambda candidate: True
+    short: bool = False
+    like: str = ""
+
+
+def _prefill(run: CudaRun, name: str) -> list:
+    from labcore.kernels import bench_attention as bench
+
+    window = bench.WINDOW if name == "a4" else None
+    return bench.Prefill(run, bench.BATCHES[name], window=window).calls()
+
+
+def _decode(run: CudaRun, name: str) -> list:
+    from labcore.kernels import bench_decode as bench
+
+    return bench.Decode(run, *bench.SHAPES[name]).calls()
+
+
+def _paged(run: CudaRun, decode: bool) -> list:
+    from labcore.kernels import bench_paged as bench
+
+    requests = [(1, bench.DECODE[1])] * bench.DECODE[0] if decode else [(n, n) for n in bench.PREFILL]
+    return [bench.Mixed(run, requests)]
+
+
+def _w4(run: CudaRun, tokens: int) -> list:
+    from labcore.kernels import bench_w4a16 as bench
+
+    return [bench.Product(run, *bench.LARGE, tokens).ours]
+
+
+def _w4_layer(run: CudaRun) -> list:
+    from labcore.kernels import bench_w4a16 as bench
+
+    stacks = [[bench.Product(run, n, k, 1, 10 * turn) for n, k in bench.LAYER.values()] for turn in range(3)]
+    return [lambda stack=stack: torch.cat([product.ours() for product in stack], 1) for stack in stacks]
+
+
+def _gemm8(run: CudaRun, kind: str, decode: bool) -> list:
+    from labcore.kernels import bench_gemm8 as bench
+
+    product = bench.Product(run, *(bench.DECODE if decode else [bench.SQUARE] * 3), kind)
+    multiply = bench.fp8_matmul if kind == "fp8" else bench.int8_matmul
+    return [lambda: multiply(product.qa, product.qb, product.sa, product.sb)]
+
+
+def _rows_fit(least: int, most: int) -> Callable[[dict], bool]:
+    return lambda candidate: least <= candidate["BLOCK_M"] <= most
+
+
+CASES = [
+    Case("prefill a1", "prefill", "attention_prefill", lambda run: _prefill(run, "a1")),
+    Case("prefill a4", "prefill", "attention_prefill", lambda run: _prefill(run, "a4")),
+    Case("decode b1", "decode", "attention_decode", lambda run: _decode(run, "b1")),
+    Case("decode b2", "decode", "attention_decode", lambda run: _decode(run, "b2"), like="decode b1"),
+    Case("decode b4", "decode", "attention_decode", lambda run: _decode(run, "b4"), short=True, like="decode b1"),
+    Case("merge b2", "merge", "attention_decode", lambda run: _decode(run, "b2")),
+    Case("paged c2", "paged", "attention_paged", lambda run: _paged(run, True), _rows_fit(1, 16)),
+    Case("paged c1", "paged", "attention_paged", lambda run: _paged(run, False), _rows_fit(17, 256)),
+    Case("w4 gemv d1", "w4_gemv", "w4a16", lambda run: _w4(run, 1)),
+    Case("w4 gemv d5", "w4_gemv", "w4a16", _w4_layer, short=True, like="w4 gemv d1"),
+    *[
+        Case(f"w4 gemm M={tokens}", "w4_gemm", "w4a16", lambda run, m=tokens: _w4(run, m), _rows_fit(rows, rows))
+        for tokens, rows in ((16, 16), (32, 32), (64, 64), (128, 128), (256, 256))
+    ],
+    *[
+        Case(f"{kind} {shape}", f"{kind}_matmul", "gemm8", lambda run, k=kind, d=few: _gemm8(run, k, d), fits)
+        for kind in ("fp8", "int8")
+        for shape, few, fits in (("8192³", False, _rows_fit(65, 512)), ("M=64", True, _rows_fit(1, 64)))
+    ],
+]
+
+
+@contextmanager
+def chosen(kind: str, launch: dict | None) -> Iterator[None]:
+    """`_config` with `launch` as the one entry of `kind` for this GPU; as it is for None."""
+    key = kind, _config.architecture(capability("cuda"))
+    before = _config.TABLE.get(key)
+    if launch is not None:
+        _config.TABLE[key] = launch
+    _config._pick.cache_clear()
+    try:
+        yield
+    finally:
+        if before is None:
+            _config.TABLE.pop(key, None)
+        else:
+            _config.TABLE[key] = before
+        _config._pick.cache_clear()
+
+
+def tried(case: Case, cc: tuple[int, int]) -> list[dict | None]:
+    """The candidates of a case, behind the present choice (None)."""
+    module = importlib.import_module(f"labcore.kernels.{case.module}")
+    return [None, *(launch for launch in module.candidates(case.kind, cc) if case.fits(launch))]
+
+
+def compile_one(task: tuple[str, str]) -> None:
+    """Run one candidate of a case once."""
+    name, launch = task
+    case = next(case for case in CASES if case.name == name)
+    with chosen(case.kind, json.loads(launch)):
+        case.calls(Compiling())[0]()
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+
+
+def sweep(case: Case, clock: CudaClock, broken: dict) -> list[dict]:
+    """Seconds of every candidate of a case, fastest first."""
+    run = Compiling()
+    run.clock, run.description = clock, {"l2_bytes": torch.cuda.get_device_properties(0).L2_cache_size}
+    calls, found, expected = case.calls(run), [], None
+    for launch in tried(case, capability("cuda")):
+        entry = {"launch": launch, "seconds": None, "why": broken.get((case.like or case.name, json.dumps(launch)))}
+        found.append(entry)
+        if entry["why"]:
+            continue
+        try:
+            with chosen(case.kind, launch):
+                out = calls[0]().float()
+                expected = out if expected is None else expected
+                error = ((out - expected).norm() / expected.norm()).item()
+                if not error <= OFF:
+                    entry["why"] = f"wrong: {error:.2g} from the present choice"
+                    continue
+                taken = alternate({"it": calls}, clock, rounds=1, samples=8, graph=case.short)
+                entry["seconds"] = taken.median("it")
+        except Exception as error:
+            entry["why"] = reason(error)
+    return sorted(found, key=lambda one: one["seconds"] or float("inf"))
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kinds", nargs="*", help=f"of {', '.join(dict.fromkeys(case.kind for case in CASES))}")
+    parser.add_argument("--out", type=Path, help="JSON with all times")
+    parser.add_argument("--budget", type=float, default=90.0, help="seconds after which no further case begins")
+    args = parser.parse_args()
+    start, cc = time.perf_counter(), capability("cuda")
+    share_folders()
+    cases = [case for case in CASES if not args.kinds or case.kind in args.kinds]
+    waiting = [[(case.name, json.dumps(launch)) for launch in tried(case, cc)] for case in cases if not case.like]
+    tasks = [task for turn in itertools.zip_longest(*waiting) for task in turn if task is not None]
+    broken = run_apart(compile_one, tasks, min(LONGEST, args.budget))
+    print(f"{len(tasks) - len(broken)} of {len(tasks)} compiled in {time.perf_counter() - start:.0f} s", flush=True)
+    clock, results = CudaClock(), {}
+    for case in cases:
+        if time.perf_counter() - start > args.budget:
+            print(f"{case.name}: the budget of {args.budget:.0f} s was used up", flush=True)
+            continue
+        results[case.name] = {"kind": case.kind, "tried": sweep(case, clock, broken)}
+        show(case.name, results[case.name]["tried"])
+        torch.cuda.empty_cache()
+        if args.out:
+            args.out.write_text(json.dumps({"device": torch.cuda.get_device_name(), "cases": results}, indent=1))
+    print(f"{time.perf_counter() - start:.0f} s", flush=True)
+
+
+def show(name: str, found: list[dict]) -> None:
+    """The six fastest of a case, the present choice, and how many could not run."""
+    present = next(one for one in found if one["launch"] is None)
+    timed = [one["seconds"] for one in found if one["seconds"]]
+    print(f"\n{name}: median of all {1e6 * statistics.median(timed):.1f} µs" if timed else f"\n{name}: nothing ran")
+    for one in [*found[:6], *([present] if present not in found[:6] else [])]:
+        words = " ".join(f"{key}={value}" for key, value in (one["launch"] or {"the": "present choice"}).items())
+        print(
+            f"  {1e6 * one['seconds']:9.1f} µs  {words}" if one["seconds"] else f"  {'–':>9}     {words}: {one['why']}"
+        )
+    for why in dict.fromkeys(one["why"] for one in found if one["why"]):
+        print(f"  left out: {why}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
