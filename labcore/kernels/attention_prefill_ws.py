@@ -1,0 +1,123 @@
+"""Annex: prefill attention with specialized warps, FlashAttention-3's division of labour as far as Triton has it.
+
+In `attention_prefill` all warps of a program do the same: wait for a block, multiply, exponentiate, multiply. Between
+two products the tensor cores idle while exponentials are computed, unless another program's warps use them. Here one
+group of warps only fetches blocks, and two groups of four compute, each on half of the rows and at its own pace, so
+that one multiplies while the other exponentiates.
+
+Triton's compiler does this for one form of program alone (3.6 and 3.7, on Hopper): one loop, no branch within, every
+block fetched and stored through a descriptor, num_warps=4. Hence one loop with the mask always applied, and a grid with
+a place for every tile of the longest sequence in every sequence. Another form is compiled without specialization, or
+not at all; the compile test sees that this one has its twelve warps. Sources: arXiv:2407.08608, section 3.1; Triton's
+tutorial 06.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from labcore.core.errors import InputError
+from labcore.kernels._compat import capability, interpreting
+from labcore.kernels._compile import Variant
+from labcore.kernels.attention_prefill import UNBOUNDED, check_varlen
+from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
+from labcore.kernels.paging import NO_WINDOW
+
+CONFIG = {"BLOCK_M": 128, "BLOCK_N": 128, "num_warps": 4, "num_stages": 2}
+
+
+# [book: prefill-ws]
+@triton.jit(do_not_specialize=["n_kv_heads"])
+def _specialized_kernel(
+    q_ptr, k_ptr, v_ptr, out_ptr, cu_q_ptr, cu_k_ptr, q_stride, kv_stride, n_kv_heads, scale_log2,
+    HEAD_DIM: tl.constexpr, WINDOW: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Program (member of the group, tile from the last on, (sequence, KV head)): BLOCK_M queries of one head."""
+    n_heads = tl.num_programs(0) * n_kv_heads
+    seq, kv_head = tl.program_id(2) // n_kv_heads, tl.program_id(2) % n_kv_heads
+    head = kv_head * tl.num_programs(0) + tl.program_id(0)
+    first = (tl.num_programs(1) - 1 - tl.program_id(1)) * BLOCK_M
+    q_start, k_start = tl.load(cu_q_ptr + seq).to(tl.int64), tl.load(cu_k_ptr + seq).to(tl.int64)
+    q_len = tl.load(cu_q_ptr + seq + 1) - q_start.to(tl.int32)
+    kv_len = tl.load(cu_k_ptr + seq + 1) - k_start.to(tl.int32)
+    position = kv_len - q_len + first
+    begin, end = 0, tl.where(first < q_len, tl.maximum(tl.minimum(kv_len, position + BLOCK_M), 0), 0)
+    if WINDOW < UNBOUNDED:
+        begin = tl.maximum(position - WINDOW + 1, 0) // BLOCK_N * BLOCK_N
+
+    first = tl.where(first < q_len, first, 1 << 30)  # a tile without queries reads zeros there and stores nothing
+    q_len, kv_len = tl.maximum(q_len, 1), tl.maximum(kv_len, 1)  # no descriptor has a size of 0
+    q_ptr += q_start * q_stride + head * HEAD_DIM
+    k_ptr += k_start * kv_stride + kv_head * HEAD_DIM
+    v_ptr += k_start * kv_stride + kv_head * HEAD_DIM
+    out_ptr += (q_start * n_heads + head) * HEAD_DIM
+    queries = tl.make_tensor_descriptor(q_ptr, [q_len, HEAD_DIM], [q_stride, 1], [BLOCK_M, HEAD_DIM])
+    keys = tl.make_tensor_descriptor(k_ptr, [kv_len, HEAD_DIM], [kv_stride, 1], [BLOCK_N, HEAD_DIM])
+    values = tl.make_tensor_descriptor(v_ptr, [kv_len, HEAD_DIM], [kv_stride, 1], [BLOCK_N, HEAD_DIM])
+    outputs = tl.make_tensor_descriptor(out_ptr, [q_len, HEAD_DIM], [n_heads * HEAD_DIM, 1], [BLOCK_M, HEAD_DIM])
+
+    q = queries.load([first, 0])  # rows past the end are zeros, and are not stored
+    positions = position + tl.arange(0, BLOCK_M)
+    row_max, row_sum = tl.full([BLOCK_M], float("-inf"), tl.float32), tl.zeros([BLOCK_M], tl.float32)
+    acc = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
+    for start in tl.range(begin, end, BLOCK_N, warp_specialize=True):
+        k = keys.load([start, 0])
+        scores = tl.dot(q, k.T)
+        key = start + tl.arange(0, BLOCK_N)[None, :]
+        visible = key <= positions[:, None]
+        if WINDOW < UNBOUNDED:
+            visible &= key > positions[:, None] - WINDOW
+        scores = tl.where(visible, scores, float("-inf"))
+        weights, decay, row_max, row_sum = online_softmax_step(scores, scale_log2, row_max, row_sum)
+        v = values.load([start, 0])
+        acc = tl.dot(weights.to(v.dtype), v, acc * decay[:, None])
+    out, _ = finish_softmax(acc, row_max, row_sum)
+    outputs.store([first, 0], out.to(out_ptr.dtype.element_ty))
+
+
+# [/book]
+
+
+def attention_varlen_ws(
+    q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int, *,
+    causal: bool = True, window: int | None = None, scale: float | None = None, out: Tensor | None = None,
+    config: dict[str, int] | None = None,
+) -> Tensor:  # fmt: skip
+    """`attention_varlen` for fp16 and bf16 on Hopper, causal, without the lse; arguments and answers as there.
+
+    Raises InputError elsewhere and for what it has no form for: k and v must have equal strides, all of them multiples
+    of 16 bytes.
+    """
+    check_varlen(q, k, v, cu_q, cu_k, causal, window, scale, out)
+    cc = capability(q.device)
+    if not (interpreting() or (cc is not None and cc[0] == 9)):
+        raise InputError(f"attention_varlen_ws on {q.device}: it is for Hopper (9.0); use attention_varlen")
+    aligned = all(x.data_ptr() % 16 == 0 and x.stride(0) * x.element_size() % 16 == 0 for x in (q, k, v))
+    if not causal or q.element_size() != 2 or q.shape[2] < 64 or k.stride(0) != v.stride(0) or not aligned:
+        raise InputError(f"{q.dtype}, causal={causal}, strides {k.stride()} {v.stride()}: use attention_varlen")
+    out = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
+    config = config or CONFIG
+    if q.numel():
+        triton.set_allocator(lambda size, align, stream: torch.empty(size, dtype=torch.int8, device=q.device))
+        grid = q.shape[1] // k.shape[1], -(-max_q // config["BLOCK_M"]), (len(cu_q) - 1) * k.shape[1]
+        _specialized_kernel[grid](
+            q, k, v, out, cu_q, cu_k, q.stride(0), k.stride(0), k.shape[1],
+            (q.shape[2] ** -0.5 if scale is None else scale) * LOG2_E,
+            HEAD_DIM=q.shape[2], WINDOW=NO_WINDOW if window is None or window >= max_k else window, **config,
+        )  # fmt: skip
+    return out
+
+
+def variants(cc: tuple[int, int]) -> Iterator[Variant]:
+    """Hopper's, causal and within a window."""
+    signature = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "out_ptr"), "*bf16")
+    signature |= {"cu_q_ptr": "*i32", "cu_k_ptr": "*i32", "n_kv_heads": "i32", "scale_log2": "fp32"}
+    signature |= {"q_stride": "i32:16", "kv_stride": "i32:16"}
+    for name, look_back in ("causal", NO_WINDOW), ("window", 4096):
+        if cc[0] == 9:
+            expects = {"wgmma", "tma", "setmaxnreg"}  # the last only where warps are specialized
+            shape = {"HEAD_DIM": 128, "WINDOW": look_back}
+            yield Variant.of(name, _specialized_kernel, signature, CONFIG, expects, **shape)
