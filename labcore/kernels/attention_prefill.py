@@ -28,6 +28,8 @@ from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose, has_mma
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
+from labcore.kernels.attention_prefill_ws import TILES as SPECIALIZED
+from labcore.kernels.attention_prefill_ws import launch_specialized, specializable
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
 from labcore.kernels.paging import NO_WINDOW
 
@@ -215,7 +217,9 @@ def attention_varlen(
         lse = q.new_empty(q.shape[1], len(q), dtype=torch.float32) if return_lse else None
         look_back = None if not causal else NO_WINDOW if window is None or window >= max_k else window
         if q.numel():
-            _launch(q, k, v, out, lse, cu_q, cu_k, look_back, scale, config or launch_choices(q, k, v, max_q))
+            config = config or launch_choices(q, k, v, max_q, causal)
+            launch = launch_specialized if config.get("WS") else _launch
+            launch(q, k, v, out, lse, cu_q, cu_k, max_q, look_back, scale, config)
     return (out, lse) if return_lse else out
 
 
@@ -248,15 +252,17 @@ def check_varlen(q, k, v, cu_q, cu_k, causal, window, scale, out=None) -> None:
 
 
 # [book: prefill-launch]
-def launch_choices(q: Tensor, k: Tensor, v: Tensor, max_q: int) -> dict[str, int]:
+def launch_choices(q: Tensor, k: Tensor, v: Tensor, max_q: int, causal: bool) -> dict[str, int]:
     """What `_config` chooses for these tensors: descriptors where Hopper's copy engine can read k and v."""
     cc = capability(q.device)
     readable = all(x.data_ptr() % 16 == 0 and x.stride(0) * x.element_size() % 16 == 0 for x in (k, v))
     tma = cc is not None and cc >= (9, 0) and readable and len(k) > 0
-    return pick("prefill", cc, head_dim=q.shape[2], float32=q.dtype == torch.float32, tma=tma, few=max_q <= 64)
+    ws = cc is not None and cc[0] == 9 and specializable(q, k, v, causal)
+    shape = {"head_dim": q.shape[2], "float32": q.dtype == torch.float32, "few": max_q <= 64}
+    return pick("prefill", cc, **shape, tma=tma, ws=ws)
 
 
-def _launch(q, k, v, out, lse, cu_q, cu_k, look_back, scale, config) -> None:
+def _launch(q, k, v, out, lse, cu_q, cu_k, max_q, look_back, scale, config) -> None:
     tiles = len(q) // config["BLOCK_M"] + len(cu_q) - 1
     if tiles >= 1 << 16:
         raise InputError(f"{len(q)} queries in {len(cu_q) - 1} sequences: pass fewer than {config['BLOCK_M']} · 2^16")
@@ -281,6 +287,8 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     if not has_mma(cc):
         return  # without tensor cores torch is faster: see `choose`
     for where, launch in rules("prefill", cc):
+        if "WS" in launch:
+            continue  # the annex has its own
         dtype = "fp32" if where["float32"] else "bf16"
         for head_dim in sorted(size for size in where["head_dim"] if size >= 64):
             for mask, look_back in ("causal", NO_WINDOW), ("window", 4096), ("all", None):
@@ -315,4 +323,5 @@ def candidates(kind: str, cc: tuple[int, int]) -> list[dict[str, int]]:
         (128, 64, 0, 8, 2, None),
     ]
     names = "BLOCK_M", "BLOCK_N", "TMA", "num_warps", "num_stages", "maxnreg"
-    return [{name: value for name, value in zip(names, tile, strict=True) if value is not None} for tile in tiles]
+    plain = [{name: value for name, value in zip(names, tile, strict=True) if value is not None} for tile in tiles]
+    return plain + SPECIALIZED

@@ -20,19 +20,22 @@ import triton.language as tl
 from torch import Tensor
 
 from labcore.core.errors import InputError
-from labcore.kernels._compat import capability, interpreting
 from labcore.kernels._compile import Variant
-from labcore.kernels.attention_prefill import UNBOUNDED, check_varlen
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
 from labcore.kernels.paging import NO_WINDOW
 
-CONFIG = {"BLOCK_M": 128, "BLOCK_N": 128, "num_warps": 4, "num_stages": 2}
+UNBOUNDED = tl.constexpr(NO_WINDOW)
+TILES = [  # `config`s of `attention_varlen`
+    {"WS": 1, "BLOCK_M": 128, "BLOCK_N": 128, "num_warps": 4, "num_stages": 2},
+    {"WS": 1, "BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 4, "num_stages": 3},
+    {"WS": 1, "BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 4, "num_stages": 4},
+]
 
 
 # [book: prefill-ws]
-@triton.jit(do_not_specialize=["n_kv_heads"])
+@triton.jit(do_not_specialize=["n_kv_heads", "tokens"])
 def _specialized_kernel(
-    q_ptr, k_ptr, v_ptr, out_ptr, cu_q_ptr, cu_k_ptr, q_stride, kv_stride, n_kv_heads, scale_log2,
+    q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, cu_q_ptr, cu_k_ptr, tokens, q_stride, kv_stride, n_kv_heads, scale_log2,
     HEAD_DIM: tl.constexpr, WINDOW: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Program (member of the group, tile from the last on, (sequence, KV head)): BLOCK_M queries of one head."""
@@ -74,50 +77,45 @@ def _specialized_kernel(
         weights, decay, row_max, row_sum = online_softmax_step(scores, scale_log2, row_max, row_sum)
         v = values.load([start, 0])
         acc = tl.dot(weights.to(v.dtype), v, acc * decay[:, None])
-    out, _ = finish_softmax(acc, row_max, row_sum)
+    out, lse = finish_softmax(acc, row_max, row_sum)
+    if lse_ptr is not None:
+        row = first + tl.arange(0, BLOCK_M)
+        tl.store(lse_ptr + head.to(tl.int64) * tokens + q_start + row, lse, mask=row < q_len)
     outputs.store([first, 0], out.to(out_ptr.dtype.element_ty))
 
 
 # [/book]
 
 
-def attention_varlen_ws(
-    q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int, *,
-    causal: bool = True, window: int | None = None, scale: float | None = None, out: Tensor | None = None,
-    config: dict[str, int] | None = None,
-) -> Tensor:  # fmt: skip
-    """`attention_varlen` for fp16 and bf16 on Hopper, causal, without the lse; arguments and answers as there.
+def launch_specialized(q, k, v, out, lse, cu_q, cu_k, max_q, look_back, scale, config) -> None:
+    """What `attention_varlen` does with a `config` that says WS: fp16 or bf16, causal, on Hopper; lse may be None."""
+    if not specializable(q, k, v, causal=look_back is not None):
+        raise InputError(
+            f"warps are specialized for 2-byte floats, causal, 16-byte strides alike in k and v: config={config}"
+        )
+    triton.set_allocator(lambda size, align, stream: torch.empty(size, dtype=torch.int8, device=q.device))
+    grid = q.shape[1] // k.shape[1], -(-max_q // config["BLOCK_M"]), (len(cu_q) - 1) * k.shape[1]
+    _specialized_kernel[grid](
+        q, k, v, out, lse, cu_q, cu_k, len(q), q.stride(0), k.stride(0), k.shape[1], scale * LOG2_E,
+        HEAD_DIM=q.shape[2], WINDOW=look_back, **{name: value for name, value in config.items() if name != "WS"},
+    )  # fmt: skip
 
-    Raises InputError elsewhere and for what it has no form for: k and v must have equal strides, all of them multiples
-    of 16 bytes.
-    """
-    check_varlen(q, k, v, cu_q, cu_k, causal, window, scale, out)
-    cc = capability(q.device)
-    if not (interpreting() or (cc is not None and cc[0] == 9)):
-        raise InputError(f"attention_varlen_ws on {q.device}: it is for Hopper (9.0); use attention_varlen")
+
+def specializable(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> bool:
+    """Whether descriptors can be made of these tensors within the kernel, whose one form is causal."""
     aligned = all(x.data_ptr() % 16 == 0 and x.stride(0) * x.element_size() % 16 == 0 for x in (q, k, v))
-    if not causal or q.element_size() != 2 or q.shape[2] < 64 or k.stride(0) != v.stride(0) or not aligned:
-        raise InputError(f"{q.dtype}, causal={causal}, strides {k.stride()} {v.stride()}: use attention_varlen")
-    out = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
-    config = config or CONFIG
-    if q.numel():
-        triton.set_allocator(lambda size, align, stream: torch.empty(size, dtype=torch.int8, device=q.device))
-        grid = q.shape[1] // k.shape[1], -(-max_q // config["BLOCK_M"]), (len(cu_q) - 1) * k.shape[1]
-        _specialized_kernel[grid](
-            q, k, v, out, cu_q, cu_k, q.stride(0), k.stride(0), k.shape[1],
-            (q.shape[2] ** -0.5 if scale is None else scale) * LOG2_E,
-            HEAD_DIM=q.shape[2], WINDOW=NO_WINDOW if window is None or window >= max_k else window, **config,
-        )  # fmt: skip
-    return out
+    return causal and q.element_size() == 2 and q.shape[2] >= 64 and k.stride(0) == v.stride(0) and aligned
 
 
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     """Hopper's, causal and within a window."""
     signature = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "out_ptr"), "*bf16")
     signature |= {"cu_q_ptr": "*i32", "cu_k_ptr": "*i32", "n_kv_heads": "i32", "scale_log2": "fp32"}
-    signature |= {"q_stride": "i32:16", "kv_stride": "i32:16"}
-    for name, look_back in ("causal", NO_WINDOW), ("window", 4096):
-        if cc[0] == 9:
+    signature |= {"lse_ptr": "*fp32", "tokens": "i32", "q_stride": "i32:16", "kv_stride": "i32:16"}
+    for launch in TILES if cc[0] == 9 else []:
+        launch = {name: value for name, value in launch.items() if name != "WS"}
+        for name, look_back in ("causal", NO_WINDOW), ("window", 4096):
+            name += f", {launch['BLOCK_M']}x{launch['BLOCK_N']}, {launch['num_stages']} stages"
             expects = {"wgmma", "tma", "setmaxnreg"}  # the last only where warps are specialized
             shape = {"HEAD_DIM": 128, "WINDOW": look_back}
-            yield Variant.of(name, _specialized_kernel, signature, CONFIG, expects, **shape)
+            yield Variant.of(name, _specialized_kernel, signature, launch, expects, **shape)
