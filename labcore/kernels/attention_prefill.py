@@ -313,15 +313,16 @@ def candidates(kind: str, cc: tuple[int, int]) -> list[dict[str, int]]:
     """Launch choices that `labcore.kernels.tune` measures beside the table's, head_dim 128 on Hopper, as `config`."""
     if kind != "prefill" or cc < (9, 0):
         return []
-    tiles = [  # BLOCK_M, BLOCK_N, TMA, num_warps, num_stages, maxnreg
-        (128, 128, 1, 8, 2, None),
-        (128, 128, 1, 8, 3, None),
-        (128, 64, 1, 8, 3, None),
-        (128, 64, 1, 8, 2, 128),  # two CTAs on a multiprocessor, at the price of waiting for every wgmma
-        (64, 64, 1, 4, 2, None),
-        (128, 128, 0, 8, 2, None),
-        (128, 64, 0, 8, 2, None),
+    names = "BLOCK_M", "BLOCK_N", "TMA", "num_warps", "num_stages"
+    tiles = [
+        (128, 128, 1, 8, 2),
+        (128, 128, 1, 8, 3),
+        (128, 64, 1, 8, 3),
+        (128, 32, 1, 8, 3),  # two programs on a multiprocessor; with 64 keys they would need 162 registers, not 128
+        (128, 32, 1, 8, 4),
+        (64, 64, 1, 4, 2),
+        (128, 128, 0, 8, 2),
+        (128, 64, 0, 8, 2),
     ]
-    names = "BLOCK_M", "BLOCK_N", "TMA", "num_warps", "num_stages", "maxnreg"
-    plain = [{name: value for name, value in zip(names, tile, strict=True) if value is not None} for tile in tiles]
+    plain = [dict(zip(names, tile, strict=True)) for tile in tiles]
     return plain + SPECIALIZED
