@@ -107,13 +107,24 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
         ),
     ],
     ("prefill", "interpreter"): {"BLOCK_M": 32, "BLOCK_N": 16, "TMA": 0},
+    # one token: several programs share a multiprocessor, so that some read while others add up
+    ("gemv", "sm75"): [
+        ({"gated": True}, {"BLOCK_N": 2, "BLOCK_K": 1024, "STAGES": 1, "num_warps": 4, "num_stages": 1}),
+        ({}, {"BLOCK_N": 4, "BLOCK_K": 1024, "STAGES": 1, "num_warps": 4, "num_stages": 1}),
+    ],
+    ("gemv", "sm80"): [
+        ({"gated": True}, {"BLOCK_N": 2, "BLOCK_K": 1024, "STAGES": 3, "num_warps": 4, "num_stages": 1}),
+        ({"few_rows": True}, {"BLOCK_N": 2, "BLOCK_K": 1024, "STAGES": 3, "num_warps": 4, "num_stages": 1}),
+        ({}, {"BLOCK_N": 4, "BLOCK_K": 1024, "STAGES": 3, "num_warps": 4, "num_stages": 1}),
+    ],
+    ("gemv", "interpreter"): {"BLOCK_N": 8, "BLOCK_K": 64, "STAGES": 1},
     # 4-bit weights: one token wants bytes in flight; more tokens, a tile of weights that feeds the tensor cores in time
     ("w4_gemv", "sm75"): {"BLOCK_N": 4, "BLOCK_G": 8, "STAGES": 1, "num_warps": 2, "num_stages": 1},
     ("w4_gemv", "sm80"): [
         ({"few_rows": True}, {"BLOCK_N": 8, "BLOCK_G": 16, "STAGES": 3, "num_warps": 4, "num_stages": 1}),
         ({}, {"BLOCK_N": 16, "BLOCK_G": 8, "STAGES": 3, "num_warps": 4, "num_stages": 1}),
     ],
-    ("w4_gemv", "interpreter"): {"BLOCK_N": 16, "BLOCK_G": 2, "STAGES": 1},
+    ("w4_gemv", "interpreter"): {"BLOCK_N": 32, "BLOCK_G": 4, "STAGES": 1},
     ("w4_gemm", "sm80"): [
         ({"wide": True}, {"BLOCK_N": 32, "BLOCK_M": 16, "num_warps": 4, "num_stages": 2}),
         ({"tokens": 16}, {"BLOCK_N": 64, "BLOCK_M": 16, "num_warps": 4, "num_stages": 4}),
@@ -130,10 +141,10 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
         ({}, {"BLOCK_N": 128, "BLOCK_M": 256, "num_warps": 8, "num_stages": 3}),
     ],
     ("w4_gemm", "interpreter"): [
-        ({"wide": True}, {"BLOCK_N": 32, "BLOCK_M": 16}),
-        ({"tokens": 16}, {"BLOCK_N": 32, "BLOCK_M": 16}),
-        ({"tokens": 32}, {"BLOCK_N": 32, "BLOCK_M": 32}),
-        ({"tokens": 64}, {"BLOCK_N": 32, "BLOCK_M": 64}),
+        ({"wide": True}, {"BLOCK_N": 64, "BLOCK_M": 16}),
+        ({"tokens": 16}, {"BLOCK_N": 64, "BLOCK_M": 16}),
+        ({"tokens": 32}, {"BLOCK_N": 64, "BLOCK_M": 32}),
+        ({"tokens": 64}, {"BLOCK_N": 64, "BLOCK_M": 64}),
         ({}, {"BLOCK_N": 64, "BLOCK_M": 128}),
     ],
     ("w4_add_splits", "sm75"): {"BLOCK": 512, "num_warps": 4, "num_stages": 1},

@@ -23,6 +23,7 @@ from labcore.formats.uniform import Uniform
 from labcore.kernels._compat import capability, choose, has_fp8, has_mma
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
+from labcore.kernels.attention_decode import multiprocessors
 
 KINDS = {"fp8": torch.float8_e4m3fn, "int8": torch.int8}
 BLOCK = 128  # columns, and rows of b, that share a scale in the block format
@@ -222,9 +223,8 @@ def _multiply(kind: str, a: Tensor, b: Tensor, sa, sb, out: Tensor, launch: dict
     per_multiprocessor = choice.pop("persistent", 0)
     tile_m, tile_n, tile_k = choice["BLOCK_M"], choice["BLOCK_N"], choice["BLOCK_K"]
     programs = triton.cdiv(m, tile_m) * triton.cdiv(n, tile_n)
-    if per_multiprocessor and a.is_cuda:
-        count = torch.cuda.get_device_properties(a.device).multi_processor_count
-        programs = min(programs, per_multiprocessor * count)
+    if per_multiprocessor:
+        programs = min(programs, per_multiprocessor * multiprocessors(a.device))
     sources = (a, b)
     if choice["TMA"]:
         sources = (TensorDescriptor.from_tensor(part, [rows, tile_k]) for part, rows in ((a, tile_m), (b, tile_n)))

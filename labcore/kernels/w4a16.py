@@ -25,6 +25,7 @@ from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose, has_mma
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
+from labcore.kernels.attention_decode import multiprocessors
 from labcore.kernels.w4_weight import GROUPS, W4Weight
 
 FEW_TOKENS = 64  # up to here the scale multiplies sums, of which there are fewer than weights; beyond, weights
@@ -264,8 +265,8 @@ def choose_splits(tiles: int, groups: int, slots: int) -> int:
 
 
 def _slots(device: torch.device) -> int:
-    """Programs that run side by side: two on each multiprocessor. In the interpreter few, so that its tests split."""
-    return 2 * torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 8
+    """Programs that run side by side: two on each multiprocessor."""
+    return 2 * multiprocessors(device)
 
 
 def dequantized(w: W4Weight, dtype: torch.dtype, *, backend: str = "auto") -> Tensor:
