@@ -1,4 +1,4 @@
-"""The annexes of prefill attention give its answers: specialized warps."""
+"""The annexes of prefill attention give its answers: specialized warps, and one maximum for all."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ import torch
 from labcore.core.errors import InputError
 from labcore.kernels.attention_prefill import attention_varlen
 from labcore.kernels.attention_prefill_ws import TILES
-from tests.kernels.conftest import DEVICE
+from labcore.kernels.attention_unified_max import attention_unified_max
+from tests.kernels.conftest import DEVICE, DTYPES
 from tests.kernels.test_attention_prefill import agrees, inputs
 
 ON_GPU = DEVICE == "cuda"
@@ -39,3 +40,39 @@ def test_specialized_warps_on_hopper(dtype, window):
         pytest.skip("specialized warps are Hopper's")
     lengths = (1023, 0, 128, 1, 700), (1023, 5, 129, 700, 1025)
     agrees(specialized, inputs(*lengths, n_heads=8, n_kv_heads=2, head_dim=128, dtype=dtype), window=window)
+
+
+LENGTHS = (0, 1, 65, 33, 3), (4, 1, 65, 97, 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_maximum_for_all_gives_the_same(device, dtype):
+    agrees(attention_unified_max, inputs(*LENGTHS, dtype=dtype))
+
+
+def recomputed(arguments, phi=0.0, **expected) -> int:
+    """How many tiles were; the answer is right in any case."""
+    count = torch.zeros(1, dtype=torch.int32, device=DEVICE)
+    agrees(lambda *a, **o: attention_unified_max(*a, phi=phi, recomputed=count, **o), arguments, **expected)
+    return int(count)
+
+
+overflows = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
+
+
+@overflows  # on purpose
+@pytest.mark.parametrize("phi", [-1e4, -200.0, 200.0, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_wrong_guess_costs_time_and_no_digit(device, dtype, phi):
+    arguments = inputs((65, 20), (65, 20), dtype=dtype)
+    tiles_of_two_heads = 6  # of 64 queries: 2 and 1
+    assert recomputed(arguments, phi=phi) == tiles_of_two_heads
+    assert recomputed(arguments, phi=0.0) == 0
+
+
+@overflows
+def test_only_the_tiles_that_fail_are_computed_again(device):
+    q, *rest = inputs((128,), (128,))
+    q[:64] *= 40
+    assert recomputed((q, *rest), lse_error=1e-3) == 2  # the first tile of both heads
+    assert recomputed(inputs((20,), (4,))) == 2  # queries that see no key: their sum is 0
