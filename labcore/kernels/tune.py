@@ -77,6 +77,17 @@ def _w4_layer(run: CudaRun) -> list:
     return [lambda stack=stack: torch.cat([product.ours() for product in stack], 1) for stack in stacks]
 
 
+def _gemv(run: CudaRun, n: int, k: int, gated: bool = False) -> list:
+    """A product of an 8B layer at batch 1, over so many matrices that the L2 cache holds none of them."""
+    from labcore.kernels.gemv import gemv
+
+    rows = n * (2 if gated else 1)
+    x, norm = (torch.randn(size, dtype=torch.bfloat16, device="cuda") for size in ((1, k), (k,)))
+    copies = 1 + int(3 * run.description.get("l2_bytes", 0) / (2 * rows * k))
+    weights = [torch.randn(rows, k, dtype=torch.bfloat16, device="cuda") * k**-0.5 for _ in range(copies)]
+    return [lambda weight=weight: gemv(x, weight, norm=norm, eps=1e-5, gated=gated) for weight in weights]
+
+
 def _gemm8(run: CudaRun, kind: str, decode: bool) -> list:
     from labcore.kernels import bench_gemm8 as bench
 
@@ -89,6 +100,10 @@ def _rows_fit(least: int, most: int) -> Callable[[dict], bool]:
     return lambda candidate: least <= candidate["BLOCK_M"] <= most
 
 
+def _rows_fit_n(most: int) -> Callable[[dict], bool]:
+    return lambda candidate: candidate["BLOCK_N"] <= most
+
+
 CASES = [
     Case("prefill a1", "prefill", "attention_prefill", lambda run: _prefill(run, "a1")),
     Case("prefill a4", "prefill", "attention_prefill", lambda run: _prefill(run, "a4")),
@@ -98,6 +113,10 @@ CASES = [
     Case("merge b2", "merge", "attention_decode", lambda run: _decode(run, "b2")),
     Case("paged c2", "paged", "attention_paged", lambda run: _paged(run, True), _rows_fit(1, 16)),
     Case("paged c1", "paged", "attention_paged", lambda run: _paged(run, False), _rows_fit(17, 256)),
+    Case("gemv 6144×4096", "gemv", "gemv", lambda run: _gemv(run, 6144, 4096), short=True),
+    Case("gemv 4096×14336", "gemv", "gemv", lambda run: _gemv(run, 4096, 14336), short=True, like="gemv 6144×4096"),
+    Case("gemv 1024×3072", "gemv", "gemv", lambda run: _gemv(run, 1024, 3072), short=True, like="gemv 6144×4096"),
+    Case("gemv gated", "gemv", "gemv", lambda run: _gemv(run, 14336, 4096, True), _rows_fit_n(4), short=True),
     Case("w4 gemv d1", "w4_gemv", "w4a16", lambda run: _w4(run, 1)),
     Case("w4 gemv d5", "w4_gemv", "w4a16", _w4_layer, short=True, like="w4 gemv d1"),
     *[
