@@ -26,7 +26,7 @@ from labcore.kernels._compat import capability, choose, has_mma
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
-from labcore.kernels.paging import NO_WINDOW, check_cache, check_requests, gather, slots_of
+from labcore.kernels.paging import NO_WINDOW, check_cache, check_options, check_requests, gather, slots_of
 
 State = tuple[Tensor, Tensor]  # o [..., head_dim], lse [...]
 
@@ -201,16 +201,18 @@ def _merge_kernel(
         state = begin + tl.arange(0, BLOCK_N)
         at = first + state * step
         lse = tl.load(lse_ptr + at, mask=state < n, other=float("-inf"))
-        # weights 2^(lse · log2 e - max): the same step as over keys, each state a "key" whose value is its output
-        weights, decay, best, total = online_softmax_step(lse[None, :], 1.4426950408889634, best, total)
-        weights = tl.reshape(weights, [BLOCK_N, 1])
-        read = (weights > 0) & (d < width)[None, :]
+        new_best = tl.maximum(best, tl.max(lse, 0))
+        shift = tl.where(new_best == float("-inf"), 0.0, new_best)
+        weights, decay = tl.exp(lse - shift), tl.exp(best - shift)  # exp(0) is 1: a state alone keeps its bits
+        read = (weights > 0)[:, None] & (d < width)[None, :]
         o = tl.load(o_ptr + at[:, None] * width + d[None, :], mask=read, other=0.0).to(tl.float32)
-        acc = acc * decay + tl.sum(weights * o, 0)
-    out, out_lse = finish_softmax(acc[None, :], best, total)
-    at = row + tl.arange(0, 1)
-    tl.store(out_ptr + at[:, None] * width + d[None, :], out.to(out_ptr.dtype.element_ty), mask=(d < width)[None, :])
-    tl.store(out_lse_ptr + at, out_lse)
+        acc = acc * decay + tl.sum(weights[:, None] * o, 0)
+        total = total * decay + tl.sum(weights, 0)
+        best = new_best
+    total = tl.where(total > 0, total, 1.0)
+    out = (acc / total).to(out_ptr.dtype.element_ty)
+    tl.store(out_ptr + row * width + d, out, mask=d < width)
+    tl.store(out_lse_ptr + row + tl.arange(0, 1), best + tl.log(total))
 
 
 # [/book]
@@ -231,7 +233,7 @@ def merge_states(o: Tensor, lse: Tensor, *, backend: str = "auto") -> State:
 
 
 def merge(o: Tensor, lse: Tensor, out: Tensor, step: int) -> State:
-    """`merge_states` into `out` [rows, ..., D]; the n states of row r lie at r // step · step · n + r % step + i · step.
+    """`merge_states` into `out` [rows, ..., D]; row r has its states at r // step · step · n + r % step + i · step.
 
     So `step` tells the two layouts apart: all rows for states [n, rows], the heads for states [tokens, n, heads].
     """
@@ -310,6 +312,7 @@ def paged_decode(
         raise InputError(
             f"{len(q)} queries, {len(block_table)} tables, {len(seq_lens)} lengths: one of each per request"
         )
+    check_options(window=window, num_splits=num_splits, chunk=chunk, max_seq_len=max_seq_len)
     if num_splits is not None and chunk is not None:
         raise InputError(
             f"num_splits={num_splits} and chunk={chunk}: choose a number of shares or their size, not both"

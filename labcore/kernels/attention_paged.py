@@ -30,8 +30,9 @@ from labcore.kernels.attention_decode import (
     room_for_states,
     share_of,
 )
+from labcore.kernels.attention_prefill import attention_varlen_reference, sequence_of_tile
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
-from labcore.kernels.paging import NO_WINDOW, check_cache, check_requests, gather, slots_of
+from labcore.kernels.paging import NO_WINDOW, check_cache, check_options, check_requests, gather, slots_of
 
 
 def paged_attention_reference(
@@ -45,42 +46,15 @@ def paged_attention_reference(
     window: int | None = None,
     scale: float | None = None,
 ) -> State:
-    """The specification, in the dtype of its arguments, request by request."""
-    o, lse = torch.zeros_like(q), q.new_full(q.shape[:2], -torch.inf)
-    group, starts = q.shape[1] // k_cache.shape[2], cu_q.tolist()
-    for request, length in enumerate(seq_lens.tolist()):
-        mine = slice(starts[request], starts[request + 1])
-        tokens = mine.stop - mine.start
-        k, v = (gather(cache, block_table[request], length) for cache in (k_cache, v_cache))
-        k, v = (part.repeat_interleave(group, 1) for part in (k, v))  # [keys, n_heads, head_dim]
-        position = length - tokens + torch.arange(tokens, device=q.device)[:, None]  # the newest token's is length - 1
-        key = torch.arange(length, device=q.device)
-        seen = (key <= position) & (key > position - (window or NO_WINDOW))  # [tokens, keys]
-        scores = torch.einsum("nhd,thd->hnt", q[mine], k) * (scale or q.shape[2] ** -0.5)
-        scores = scores.masked_fill(~seen, -torch.inf)
-        weights = scores.softmax(-1).masked_fill(~seen, 0.0)  # a token without keys: 0, where softmax says NaN
-        o[mine] = torch.einsum("hnt,thd->nhd", weights, v)
-        lse[mine] = scores.logsumexp(-1).T
-    return o, lse
-
-
-# [book: request-of]
-@triton.jit
-def request_of(q_block, cu_q_ptr, requests, BLOCK_Q: tl.constexpr):
-    """The request that block q_block of queries belongs to, if each request begins a block of its own.
-
-    Request i begins at block cu_q[i] // BLOCK_Q + i at the latest, which leaves room for a last, unfilled block of each
-    request before it: unused numbers of blocks are the price of a grid that needs no lengths.
-    """
-    low, high = 0, requests
-    while low < high:
-        middle = (low + high) // 2
-        begins = tl.load(cu_q_ptr + middle) // BLOCK_Q + middle
-        low, high = tl.where(begins <= q_block, middle + 1, low), tl.where(begins <= q_block, high, middle)
-    return low - 1
-
-
-# [/book]
+    """The specification, in float32: a block table says where keys and values lie, and changes nothing else."""
+    lengths = seq_lens.tolist()
+    k, v = (
+        torch.cat([gather(cache, table, length) for table, length in zip(block_table, lengths, strict=True)])
+        for cache in (k_cache, v_cache)
+    )
+    cu_k = torch.tensor([0, *lengths]).cumsum(0)
+    o, lse = attention_varlen_reference(q, k, v, cu_q, cu_k, window=window, scale=scale)
+    return o, lse.T
 
 
 # [book: paged-kernel]
@@ -114,7 +88,7 @@ def _paged_kernel(
     q_block, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     n_kv_heads, num_splits = tl.num_programs(1), tl.num_programs(2)
     BLOCK_Q: tl.constexpr = BLOCK_M // GROUP
-    request = request_of(q_block, cu_q_ptr, requests, BLOCK_Q)
+    request = sequence_of_tile(cu_q_ptr, q_block, requests, BLOCK_Q)
     q_begin = tl.load(cu_q_ptr + request)
     q_len = tl.load(cu_q_ptr + request + 1) - q_begin
     first_q = (q_block - q_begin // BLOCK_Q - request) * BLOCK_Q  # of this block, within the request
@@ -203,11 +177,11 @@ def paged_attention(
     check_requests(q, block_table, seq_lens=seq_lens, cu_q=cu_q)
     if not len(cu_q) - 1 == len(block_table) == len(seq_lens):
         raise InputError(f"cu_q {len(cu_q)}, tables {len(block_table)}, lengths {len(seq_lens)}: pass n + 1, n and n")
+    check_options(max_q=max_q, window=window, num_splits=num_splits, max_seq_len=max_seq_len)
     requests, (tokens, n_heads, size) = len(seq_lens), q.shape
     out = torch.empty(q.shape, dtype=q.dtype, device=q.device) if out is None else out
     if choose(backend, q, mma=True, what="paged_attention") == "torch":
-        wide = (part.float() for part in (q, k_cache, v_cache))
-        o, lse = paged_attention_reference(*wide, cu_q, seq_lens, block_table, window=window, scale=scale)
+        o, lse = paged_attention_reference(q, k_cache, v_cache, cu_q, seq_lens, block_table, window=window, scale=scale)
         return (out.copy_(o), lse) if return_lse else out.copy_(o)
 
     page, n_kv_heads = k_cache.shape[1:3]

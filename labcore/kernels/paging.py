@@ -64,3 +64,10 @@ def check_requests(q: Tensor, block_table: Tensor, **per_request: Tensor) -> Non
             raise InputError(f"{name} is {tensor.dtype} on {tensor.device}: pass int32 on {q.device}")
         if name != "block_table" and (tensor.dim() != 1 or not tensor.is_contiguous()):
             raise InputError(f"{name} is {tuple(tensor.shape)}: pass a contiguous vector")
+
+
+def check_options(**options: int | None) -> None:
+    """Raise InputError for an option that is given and not positive."""
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise InputError(f"{name}={value}: pass a positive number, or None")
