@@ -233,8 +233,12 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     ("fp8_blocks", "interpreter"): {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 128, "BAND": 2, "TMA": 0},
     ("int8_matmul", "interpreter"): {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 128, "BAND": 2, "TMA": 0},
     # decode: four programs with 32 KB in flight share a multiprocessor; with more than 128 registers a thread, three do
-    ("decode", "sm80"): [
+    ("decode", "sm90"): [
         ({"head_dim": {256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 3}),
+        ({}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),
+    ],
+    ("decode", "sm80"): [
+        ({"head_dim": {256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 2}),
         ({}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),
     ],
     ("decode", "interpreter"): {"BLOCK_T": 32},
