@@ -247,6 +247,9 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
         ({}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 1}),
     ],
     ("decode_vector", "interpreter"): {"BLOCK_T": 32},
+    # into how many shares a request's keys are cut: see choose_splits
+    ("splits", "sm75"): {"per_multiprocessor": 4, "least": 256},
+    ("splits", "interpreter"): {"per_multiprocessor": 1, "least": 32},
     ("merge", "sm75"): {"BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
     ("merge", "interpreter"): {"BLOCK_N": 4},
     # paged: 16 rows for single tokens; for chunks on Hopper 128 rows, with two programs on a multiprocessor

@@ -26,9 +26,10 @@ from labcore.kernels._compat import capability, choose, has_mma
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
-from labcore.kernels.paging import NO_WINDOW, check_cache, check_options, check_requests, gather, slots_of
+from labcore.kernels.paging import NO_WINDOW, check_cache, check_options, check_requests, gather, output_like, slots_of
 
 State = tuple[Tensor, Tensor]  # o [..., head_dim], lse [...]
+SHORTEST_SHARE = 256  # keys: 128 KB of bf16 at head_dim 128, against 4 KB of states to write and read back
 
 
 # [book: merge-states]
@@ -67,7 +68,7 @@ def choose_splits(
     multiprocessors: int,
     *,
     per_multiprocessor: int = 4,
-    least: int = 256,
+    least: int = SHORTEST_SHARE,
     most: int = 8192,
 ) -> int:
     """Into how many shares to divide the keys of each request.
@@ -267,6 +268,7 @@ def room_for_states(workspace: Tensor | None, q: Tensor, num_splits: int) -> Sta
     return workspace[:outputs].view(*states, size), workspace[outputs:need].view(states)
 
 
+@functools.cache
 def multiprocessors(device: torch.device) -> int:
     """Of a GPU; in the interpreter a small number, so that its tests split."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
@@ -318,7 +320,7 @@ def paged_decode(
             f"num_splits={num_splits} and chunk={chunk}: choose a number of shares or their size, not both"
         )
     requests, n_heads, size = q.shape
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device) if out is None else out
+    out = output_like(q, out)
     if choose(backend, q, what="paged_decode") == "torch":
         wide = (part.float() for part in (q, k_cache, v_cache))
         o, lse = paged_decode_reference(*wide, block_table, seq_lens, window=window, scale=scale)
@@ -333,8 +335,9 @@ def paged_decode(
     if chunk is not None:
         num_splits = max(1, -(-longest // chunk))
     elif num_splits is None:
-        least = SHORTEST_SHARE
-        num_splits = choose_splits(requests * n_kv_heads, longest, multiprocessors(q.device), least=least)
+        rule = pick("splits", cc)
+        least, programs = rule["least"], requests * n_kv_heads
+        num_splits = choose_splits(programs, longest, multiprocessors(q.device), **rule)
     q = q if q.stride()[1:] == (size, 1) else q.contiguous()
     if num_splits > 1:
         o, lse = room_for_states(workspace, q, num_splits)
@@ -350,9 +353,6 @@ def paged_decode(
     if num_splits > 1:
         out, lse = merge(o, lse, out, n_heads)
     return (out, lse) if return_lse else out
-
-
-SHORTEST_SHARE = 256  # keys: 64 KB of bf16 keys at head_dim 128, against 2 KB of state to write and read back
 
 
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:
@@ -380,7 +380,12 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
 
 
 def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
-    """Launch choices worth trying for "decode", "decode_vector" or "merge"; none spills at head_dim 128."""
+    """Launch choices worth trying for "decode", "decode_vector", "merge" or "splits"; none spills at head_dim 128."""
+    if kind == "splits":
+        for resident in (2, 4, 6, 8, 12, 16):
+            for least in (128, 256, 512):
+                yield {"per_multiprocessor": resident, "least": least}
+        return
     if kind == "merge":
         for block, warps in ((32, 4), (16, 2), (32, 2), (64, 4), (64, 8)):
             yield {"BLOCK_N": block, "num_warps": warps, "num_stages": 1}

@@ -32,7 +32,7 @@ from labcore.kernels.attention_decode import (
 )
 from labcore.kernels.attention_prefill import attention_varlen_reference, sequence_of_tile
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
-from labcore.kernels.paging import NO_WINDOW, check_cache, check_options, check_requests, gather, slots_of
+from labcore.kernels.paging import NO_WINDOW, check_cache, check_options, check_requests, gather, output_like, slots_of
 
 
 def paged_attention_reference(
@@ -179,7 +179,7 @@ def paged_attention(
         raise InputError(f"cu_q {len(cu_q)}, tables {len(block_table)}, lengths {len(seq_lens)}: pass n + 1, n and n")
     check_options(max_q=max_q, window=window, num_splits=num_splits, max_seq_len=max_seq_len)
     requests, (tokens, n_heads, size) = len(seq_lens), q.shape
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device) if out is None else out
+    out = output_like(q, out)
     if choose(backend, q, mma=True, what="paged_attention") == "torch":
         o, lse = paged_attention_reference(q, k_cache, v_cache, cu_q, seq_lens, block_table, window=window, scale=scale)
         return (out.copy_(o), lse) if return_lse else out.copy_(o)

@@ -71,3 +71,12 @@ def check_options(**options: int | None) -> None:
     for name, value in options.items():
         if value is not None and value < 1:
             raise InputError(f"{name}={value}: pass a positive number, or None")
+
+
+def output_like(q: Tensor, out: Tensor | None) -> Tensor:
+    """`out`, or a new tensor of the shape and dtype of q. Raises InputError if `out` is another or has gaps."""
+    if out is None:
+        return torch.empty(q.shape, dtype=q.dtype, device=q.device)
+    if out.shape != q.shape or out.dtype != q.dtype or not out.is_contiguous():
+        raise InputError(f"out is {out.dtype} {tuple(out.shape)}: pass {q.dtype} {tuple(q.shape)}, contiguous")
+    return out
