@@ -11,6 +11,7 @@ d and d + head_dim/2 in a byte. Sources: lmdeploy, pagedattention.py; the scales
 lmdeploy's FP8 caches; the exponent of 1024, FasterTransformer's interleaved_numeric_conversion, arXiv:2211.10017.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -258,6 +259,7 @@ def _decode_quant_kernel(
     HALF: tl.constexpr = HEAD_DIM // 2
     WIDTH: tl.constexpr = HALF if INT4 else HEAD_DIM  # bytes of a head
     N: tl.constexpr = 2 if INT4 else 1  # parameters of a head
+    LIFT: tl.constexpr = 16.0 if INT4 else 256.0  # lifts weights · scale out of fp16's subnormals, below its largest
     ROWS: tl.constexpr = max(16, triton.next_power_of_2(GROUP))
     row, d = tl.arange(0, ROWS), tl.arange(0, HALF)
     real = row < GROUP
@@ -274,7 +276,7 @@ def _decode_quant_kernel(
     begin, end = share_of(split, num_splits, tl.maximum(seq_len - window, 0), seq_len, BLOCK_T, BLOCK_T)
     row_max, row_sum = tl.full([ROWS], float("-inf"), tl.float32), tl.zeros([ROWS], tl.float32)
     acc_low, acc_high = tl.zeros([ROWS, HALF], tl.float32), tl.zeros([ROWS, HALF], tl.float32)
-    acc_zero = tl.zeros([ROWS], tl.float32)
+    acc_zero = tl.zeros([ROWS, BLOCK_T], tl.float32)  # summed over the tokens of a tile at the very end
     for start in range(begin, end, BLOCK_T):
         position = start + tl.arange(0, BLOCK_T)
         known = tl.minimum(position, end - 1)  # past the end the last key again: unowned slots may hold NaN
@@ -292,15 +294,15 @@ def _decode_quant_kernel(
         # a page's values begin behind its keys
         v_low, v_high = halves((code + PAGE * N_KV * WIDTH)[:, None] + d[None, :], HALF, KIND)
         v_scale, v_zero = scale_and_zero(parameter + N * N_KV * PAGE, N_KV * PAGE, INT4)
-        acc_zero = acc_zero * decay + tl.sum(weights * v_zero[None, :], 1)
-        largest = tl.max(v_scale, 0)  # weights stay in fp16's range: at most 1
-        largest = tl.where(largest > 0, largest, 1.0)
-        weights = (weights * (v_scale / largest)[None, :]).to(KIND)
-        acc_low = acc_low * decay[:, None] + tl.dot(weights, v_low, input_precision="ieee") * largest
-        acc_high = acc_high * decay[:, None] + tl.dot(weights, v_high, input_precision="ieee") * largest
+        if INT4:
+            acc_zero = acc_zero * decay[:, None] + weights * v_zero[None, :]
+        weights = (weights * (v_scale * LIFT)[None, :]).to(KIND)
+        acc_low = tl.dot(weights, v_low, acc_low * decay[:, None], input_precision="ieee")
+        acc_high = tl.dot(weights, v_high, acc_high * decay[:, None], input_precision="ieee")
 
-    o_low, lse = finish_softmax(acc_low + acc_zero[:, None], row_max, row_sum)
-    o_high, _ = finish_softmax(acc_high + acc_zero[:, None], row_max, row_sum)
+    zero = tl.sum(acc_zero, 1)[:, None]
+    o_low, lse = finish_softmax(acc_low / LIFT + zero, row_max, row_sum)
+    o_high, _ = finish_softmax(acc_high / LIFT + zero, row_max, row_sum)
     out = (request * num_splits + split).to(tl.int64) * N_KV * GROUP + head
     stored = (real & ((begin < end) | (split == 0)))[:, None]
     o_at = o_ptr + out[:, None] * HEAD_DIM + d[None, :]
@@ -503,3 +505,13 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
              "slots_ptr": "*i64", "tokens": "i32", "stride": "i32:16"},
             rules("write_kv_quant", cc)[0][1], N_HEADS=8, HEAD_DIM=128, PAGE=16,
         )  # fmt: skip
+
+
+def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
+    """Launch choices worth a try in a sweep of `labcore.kernels.tune`."""
+    if kind == "write_kv_quant":
+        yield from ({"ROWS": rows, "num_warps": warps, "num_stages": 1} for rows in (4, 8, 16, 32) for warps in (2, 4))
+        return
+    for tokens, warps, stages in itertools.product((16, 32, 64, 128), (1, 2, 4, 8), (3, 5)):
+        if 16 <= tokens // warps <= 64:  # a warp's share of a tile
+            yield {"BLOCK_T": tokens, "num_warps": warps, "num_stages": stages}
