@@ -25,6 +25,7 @@ from labcore.bench.precompile import Compiling, run_apart, share_folders
 from labcore.kernels import _config
 from labcore.kernels._compat import capability
 
+KINDS = ("int8", "fp8", "int4")  # of a quantized cache
 LONGEST = 75.0  # s of compiling
 OFF = 2e-2  # a candidate whose output differs by more than this from the present choice's is wrong
 
@@ -96,6 +97,19 @@ def _gemm8(run: CudaRun, kind: str, decode: bool) -> list:
     return [lambda: multiply(product.qa, product.qb, product.sa, product.sb)]
 
 
+def _quantized(run: CudaRun, codes: str) -> list:
+    from labcore.kernels import bench_kv_quant as bench
+
+    batch, context = bench.SHAPE
+    where = bench.paged(run, [context] * batch, bench.Heads(kv=1, dim=1), bench.PAGE)  # for its table and lengths
+    heads, pages = bench.HEADS, len(where.keys)
+    cache = bench.QuantKV.empty(codes, pages, bench.PAGE, heads.kv, heads.dim, run.device)
+    cache.data.view(torch.uint8).random_(0, 127)  # no NaN among the e4m3
+    cache.parameters.fill_(0.01)
+    q = bench.normal(run, batch, heads.q, heads.dim)
+    return [lambda: bench.paged_decode_quant(q, cache, where.table, where.lengths, max_seq_len=context)]
+
+
 def _rows_fit(least: int, most: int) -> Callable[[dict], bool]:
     return lambda candidate: least <= candidate["BLOCK_M"] <= most
 
@@ -121,6 +135,10 @@ CASES = [
     Case("gemv 4096×14336", "gemv", "gemv", lambda run: _gemv(run, 4096, 14336), short=True, like="gemv 6144×4096"),
     Case("gemv 1024×3072", "gemv", "gemv", lambda run: _gemv(run, 1024, 3072), short=True, like="gemv 6144×4096"),
     Case("gemv gated", "gemv", "gemv", lambda run: _gemv(run, 14336, 4096, True), _rows_fit_n(4), short=True),
+    *[
+        Case(f"decode {codes} f", "decode_quant", "kv_quant", lambda run, c=codes: _quantized(run, c))
+        for codes in KINDS
+    ],
     Case("w4 gemv d1", "w4_gemv", "w4a16", lambda run: _w4(run, 1)),
     Case("w4 gemv d5", "w4_gemv", "w4a16", _w4_layer, short=True, like="w4 gemv d1"),
     *[
