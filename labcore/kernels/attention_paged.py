@@ -85,7 +85,8 @@ def _paged_kernel(
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
     """Program (q_block, kv_head, split): BLOCK_M // GROUP tokens of one request, over one share of their keys."""
-    q_block, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    q_block = tl.num_programs(0) - 1 - tl.program_id(0)  # a prompt's last tokens, which see most, begin first
+    kv_head, split = tl.program_id(1), tl.program_id(2)
     n_kv_heads, num_splits = tl.num_programs(1), tl.num_programs(2)
     BLOCK_Q: tl.constexpr = BLOCK_M // GROUP
     request = sequence_of_tile(cu_q_ptr, q_block, requests, BLOCK_Q)
@@ -168,7 +169,7 @@ def paged_attention(
     [requests + 1]), the newest of its seq_lens[i] (int32 [requests]), none for a row of padding; caches [pages, page,
     n_kv_heads, head_dim]; block_table int32 [requests, most pages]. max_q: tokens of the request with most, a bound.
     Returns o like q and, with return_lse, the natural log-sum-exp fp32 [tokens, n_heads]; a token that sees no key
-    (`window`; more tokens than seq_lens) gets 0 and -inf. Tokens past cu_q[-1] are left as they are.
+    (more new tokens than seq_lens) gets 0 and -inf. Of tokens past cu_q[-1], which are padding, the output is undefined.
 
     num_splits, max_seq_len, workspace, launch: as in `paged_decode`; nothing is read back, and a CUDA graph can record
     the call.

@@ -106,7 +106,7 @@ def test_permuting_the_batch_permutes_the_output(device):
     assert torch.equal(again, torch.cat([o.split([1, 6, 2])[i] for i in order]))
 
 
-def test_tokens_past_the_last_request_are_left_alone(device):
+def test_padding_behind_the_last_request_does_not_matter(device):
     case, q = paged_case([20, 9], 1, device=device), queries(9, 2, device=device)
     cu_q = starts([5, 1]).to(device)
     for num_splits in (1, 2):
