@@ -28,7 +28,7 @@ class Packed:
             begin = -(-end // ALIGNMENT) * ALIGNMENT
             end = begin + int(np.prod(shape)) * np.dtype(dtype).itemsize
             self.places[name] = slice(begin, end), tuple(shape), np.dtype(dtype)
-        self.buffer = torch.zeros(max(end, 1), dtype=torch.uint8, device=device)
+        self.buffer = torch.empty(max(end, 1), dtype=torch.uint8, device=device)
         self.tensors = {
             name: self.buffer[place].view(_torch(dtype)).view(shape)
             for name, (place, shape, dtype) in self.places.items()
