@@ -169,7 +169,7 @@ def paged_attention(
     [requests + 1]), the newest of its seq_lens[i] (int32 [requests]), none for a row of padding; caches [pages, page,
     n_kv_heads, head_dim]; block_table int32 [requests, most pages]. max_q: tokens of the request with most, a bound.
     Returns o like q and, with return_lse, the natural log-sum-exp fp32 [tokens, n_heads]; a token that sees no key
-    (more new tokens than seq_lens) gets 0 and -inf. Of tokens past cu_q[-1], which are padding, the output is undefined.
+    (more new tokens than seq_lens) gets 0 and -inf. Past cu_q[-1] lies padding, and of that the output is undefined.
 
     num_splits, max_seq_len, workspace, launch: as in `paged_decode`; nothing is read back, and a CUDA graph can record
     the call.
