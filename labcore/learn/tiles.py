@@ -174,7 +174,7 @@ def keys_outer(memory: SlowMemory, rows: int, columns: int) -> Array:
 
 
 def split_keys(q: Array, k: Array, v: Array, splits: int) -> list[State]:
-    """The states of `splits` equal pieces of the keys, each by itself, for queries [T, d] that see all of them."""
+    """The state of each of `splits` pieces of the keys, equal but for the last; queries [T, d] see all of them."""
     size = -(-len(k) // splits)
     return [State.of(q @ k[keys].T * q.shape[1] ** -0.5, v[keys]) for _, keys in pieces(len(k), size)]
 
