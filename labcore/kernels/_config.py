@@ -229,9 +229,9 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
             },
         ),
     ],
-    ("fp8_matmul", "interpreter"): {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 128, "BAND": 2, "TMA": 0},
-    ("fp8_blocks", "interpreter"): {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 128, "BAND": 2, "TMA": 0},
-    ("int8_matmul", "interpreter"): {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 128, "BAND": 2, "TMA": 0},
+    ("fp8_matmul", "interpreter"): {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 128, "BAND": 2, "TMA": 0},
+    ("fp8_blocks", "interpreter"): {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 128, "BAND": 2, "TMA": 0},
+    ("int8_matmul", "interpreter"): {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 128, "BAND": 2, "TMA": 0},
     # decode: four programs with 32 KB in flight share a multiprocessor; with more than 128 registers a thread, three do
     ("decode", "sm90"): [
         ({"head_dim": {256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 3}),

@@ -16,8 +16,8 @@ from labcore.kernels.gemm8 import (
 )
 from tests.kernels.checks import DEVICE, DTYPES, relative_error
 
-SHAPES = [(1, 1, 16), (5, 70, 200), (33, 40, 384), (70, 33, 130), (130, 50, 64)]
-TMA = {"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 128, "BAND": 2, "TMA": 1}
+SHAPES = [(1, 1, 16), (5, 70, 200), (70, 33, 300)]
+TMA = {"BLOCK_M": 64, "BLOCK_N": 32, "BLOCK_K": 128, "BAND": 2, "TMA": 1}
 E4M3 = torch.float8_e4m3fn
 # an fp8 sum is exact in the interpreter; on a GPU it has fewer bits than float32 (kernels.md: 4e-3 to K = 4096)
 FP8_ROWS, FP8_BLOCKS = (1e-6, 1e-6) if DEVICE == "cpu" else (4e-3, 2.5e-3)
@@ -88,7 +88,7 @@ def test_fp8_with_a_scale_a_row(device, m, n, k, launch):
 
 
 @pytest.mark.parametrize("launch", [None, TMA])
-@pytest.mark.parametrize(("m", "n", "k"), [(5, 70, 200), (70, 300, 384), (33, 129, 128)])
+@pytest.mark.parametrize(("m", "n", "k"), [(5, 70, 200), (20, 200, 300)])
 def test_fp8_with_a_scale_a_block(device, m, n, k, launch):
     a, b = (normal(rows, k, seed=rows).to(E4M3) for rows in (m, n))
     generator = torch.Generator().manual_seed(0)
@@ -100,8 +100,8 @@ def test_fp8_with_a_scale_a_block(device, m, n, k, launch):
     assert across == 1 or relative_error(swapped, matmul8_reference(a, b, sa, sb, 128)) > 0.1
 
 
-@settings(max_examples=8)
-@given(m=st.integers(1, 70), n=st.integers(1, 70), k=st.integers(1, 300), tma=st.booleans())
+@settings(max_examples=6)
+@given(m=st.integers(1, 70), n=st.integers(1, 70), k=st.integers(1, 200), tma=st.booleans())
 def test_any_shape(m, n, k, tma):
     a, _, b, _ = pair(m, n, k, "int8", DEVICE)
     assert torch.equal(int8_matmul(a, b, launch=TMA if tma else None).double(), a.double() @ b.double().t())
@@ -109,7 +109,7 @@ def test_any_shape(m, n, k, tma):
 
 def test_persistent_programs_leave_no_tile_out(device):
     """Two programs (more on a GPU) for all tiles, in bands that the last does not fill."""
-    a, _, b, _ = pair(150, 100, 32, "int8", device)
+    a, _, b, _ = pair(150, 60, 32, "int8", device)
     for launch in (TMA, TMA | {"TMA": 0}):
         assert torch.equal(int8_matmul(a, b, launch=launch | {"persistent": 1}), int8_matmul(a, b, backend="torch"))
 
