@@ -106,12 +106,15 @@ def share_of(split, num_splits, first, last, least, BLOCK_T: tl.constexpr):
     return begin, tl.minimum(begin + size, last)
 
 
-@triton.jit(do_not_specialize=("table_stride", "least", "window"))  # one binary, whatever the batch
-def _decode_kernel(
-    q_ptr, k_ptr, v_ptr, table_ptr, seq_lens_ptr, o_ptr, lse_ptr, q_stride, table_stride, least, window, scale_log2,
+@triton.jit
+def attend_share(
+    q_ptr, k_ptr, v_ptr, table_ptr, seq_lens_ptr, q_stride, table_stride, least, window, scale_log2,
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
-    """Program (kv_head, request, split): the GROUP queries of one KV head over one share of the keys."""
+    """What program (kv_head, request, split) does: the GROUP queries of one KV head over one share of the keys.
+
+    Returns (o [ROWS, HEAD_DIM], lse [ROWS], the rows they are stored in, which of o to store, which of lse).
+    """
     kv_head, request, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     n_kv_heads, num_splits = tl.num_programs(0), tl.num_programs(2)
     ROWS: tl.constexpr = max(16, triton.next_power_of_2(GROUP))  # a tensor core multiplies 16 rows at least
@@ -137,9 +140,22 @@ def _decode_kernel(
 
     o, lse = finish_softmax(acc, row_max, row_sum)  # no key: 0 and -inf, which change nothing in a merge
     out = (request * num_splits + split).to(tl.int64) * n_kv_heads * GROUP + head
-    stored = real & ((begin < end) | (split == 0))  # the merge does not read the output of an empty share
-    tl.store(o_ptr + out[:, None] * HEAD_DIM + d[None, :], o.to(o_ptr.dtype.element_ty), mask=stored[:, None])
-    tl.store(lse_ptr + out, lse, mask=real)
+    return o, lse, out, real & ((begin < end) | (split == 0)), real  # a merge does not read o of an empty share
+
+
+@triton.jit(do_not_specialize=("table_stride", "least", "window"))  # one binary, whatever the batch
+def _decode_kernel(
+    q_ptr, k_ptr, v_ptr, table_ptr, seq_lens_ptr, o_ptr, lse_ptr, q_stride, table_stride, least, window, scale_log2,
+    GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE: tl.constexpr, BLOCK_T: tl.constexpr,
+):  # fmt: skip
+    """Each program stores the state of its share; without a split, that is the output."""
+    o, lse, row, stored, real = attend_share(
+        q_ptr, k_ptr, v_ptr, table_ptr, seq_lens_ptr, q_stride, table_stride, least, window, scale_log2,
+        GROUP, HEAD_DIM, PAGE, BLOCK_T,
+    )  # fmt: skip
+    at = row[:, None] * HEAD_DIM + tl.arange(0, HEAD_DIM)[None, :]
+    tl.store(o_ptr + at, o.to(o_ptr.dtype.element_ty), mask=stored[:, None])
+    tl.store(lse_ptr + row, lse, mask=real)
 
 
 # [/book]
@@ -185,35 +201,40 @@ def _decode_vector_kernel(
 
 
 # [book: merge-kernel]
-@triton.jit(do_not_specialize=("n", "step"))
-def _merge_kernel(
-    o_ptr, lse_ptr, out_ptr, out_lse_ptr, n, step, width,
-    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
-):  # fmt: skip
-    """Program `row` merges the n states of one row, `step` rows apart. A state without weight is not read.
+@triton.jit
+def merged(o_ptr, lse_ptr, first, step, n, width, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):
+    """o [BLOCK_D] and lse [1] of the n states in rows first, first + step, ... A state without weight is not read.
 
     They are taken BLOCK_N at a time, whatever n is: empty states add exact zeros, and the sums keep their order.
     """
-    row, d = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK_D)
-    first = row // step * step * n + row % step
+    d = tl.arange(0, BLOCK_D)
     best, total = tl.full([1], float("-inf"), tl.float32), tl.zeros([1], tl.float32)
     acc = tl.zeros([BLOCK_D], tl.float32)
     for begin in range(0, n, BLOCK_N):
         state = begin + tl.arange(0, BLOCK_N)
-        at = first + state * step
-        lse = tl.load(lse_ptr + at, mask=state < n, other=float("-inf"))
+        row = first + state * step
+        lse = tl.load(lse_ptr + row, mask=state < n, other=float("-inf"), cache_modifier=".cg")
         new_best = tl.maximum(best, tl.max(lse, 0))
         shift = tl.where(new_best == float("-inf"), 0.0, new_best)
         weights, decay = tl.exp(lse - shift), tl.exp(best - shift)  # exp(0) is 1: a state alone keeps its bits
-        read = (weights > 0)[:, None] & (d < width)[None, :]
-        o = tl.load(o_ptr + at[:, None] * width + d[None, :], mask=read, other=0.0).to(tl.float32)
-        acc = acc * decay + tl.sum(weights[:, None] * o, 0)
+        wanted = (weights > 0)[:, None] & (d < width)[None, :]
+        o = tl.load(o_ptr + row[:, None] * width + d[None, :], mask=wanted, other=0.0, cache_modifier=".cg")
+        acc = acc * decay + tl.sum(weights[:, None] * o.to(tl.float32), 0)
         total = total * decay + tl.sum(weights, 0)
         best = new_best
     total = tl.where(total > 0, total, 1.0)
-    out = (acc / total).to(out_ptr.dtype.element_ty)
-    tl.store(out_ptr + row * width + d, out, mask=d < width)
-    tl.store(out_lse_ptr + row + tl.arange(0, 1), best + tl.log(total))
+    return acc / total, best + tl.log(total)
+
+
+@triton.jit(do_not_specialize=("n", "step"))
+def _merge_kernel(
+    o_ptr, lse_ptr, out_ptr, out_lse_ptr, n, step, width, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr
+):  # fmt: skip
+    """Program `row` merges the states of one row."""
+    row, d = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK_D)
+    o, lse = merged(o_ptr, lse_ptr, row // step * step * n + row % step, step, n, width, BLOCK_N, BLOCK_D)
+    tl.store(out_ptr + row * width + d, o.to(out_ptr.dtype.element_ty), mask=d < width)
+    tl.store(out_lse_ptr + row + tl.arange(0, 1), lse)
 
 
 # [/book]

@@ -52,6 +52,14 @@ def test_every_length_with_and_without_tensor_cores(device, dtype, vector, windo
     assert (o[0] == 0).all() and (lse[0] == -torch.inf).all()  # no key
 
 
+@pytest.mark.parametrize("vector", [False, True])
+@pytest.mark.parametrize("num_splits", [1, 2])
+def test_nothing_to_attend_to_is_written_too(device, vector, num_splits):
+    case = paged_case([0, 0], 1, device=device)
+    o, lse = decode_and_check(queries(2, 2, device=device), case, vector=vector, num_splits=num_splits)
+    assert (o == 0).all() and (lse == -torch.inf).all()
+
+
 @pytest.mark.parametrize("group", [1, 2, 4, 5, 7, 8, 16, 20])
 def test_every_ratio_of_heads(device, group):
     case = paged_case([3, 40], kv_heads=2, device=device)
