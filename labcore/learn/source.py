@@ -51,8 +51,8 @@ def source(thing: object, doc: bool = True, fold: str = "") -> Shown:
     return Shown(".".join(filter(None, (place, name))), code if doc else _without_docstrings(code), fold)
 
 
-def region(module: str, name: str, doc: bool = True, fold: str = "") -> Shown:
-    """The part of a module between `# [book: name]` and `# [/book]`: region("kernels.paging", "slots").
+def region(module: str, *names: str, doc: bool = True, fold: str = "") -> Shown:
+    """The parts of a module between `# [book: name]` and `# [/book]`: region("kernels.paging", "slots").
 
     The file is read, not imported, so a kernel shows where Triton is not installed. doc and fold as for `source`.
     Raises InputError naming the regions there are.
@@ -62,9 +62,10 @@ def region(module: str, name: str, doc: bool = True, fold: str = "") -> Shown:
         raise InputError(f"no module labcore.{module} to show a region of")
     text = path.read_text(encoding="utf-8")
     found = dict(re.findall(r"(?ms)^# \[book: ([\w-]+)\]\n(.*?)^# \[/book\]$", text))
-    if name not in found:
-        raise InputError(f"labcore.{module} has no region {name!r}; it has {', '.join(found) or 'none'}")
-    code = re.sub(r"  # fmt: skip$", "", found[name].strip(), flags=re.M)
+    if strange := [name for name in names if name not in found]:
+        raise InputError(f"labcore.{module} has no region {strange[0]!r}; it has {', '.join(found) or 'none'}")
+    chosen = "\n\n\n".join(found[name].strip() for name in names)
+    code = re.sub(r"  # fmt: skip$", "", chosen, flags=re.M)
     return Shown(f"labcore.{module}", code if doc else _without_docstrings(code), fold)
 
 

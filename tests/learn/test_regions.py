@@ -30,6 +30,11 @@ def test_a_region_without_docstrings():
     )
 
 
+def test_several_regions_stand_in_the_order_asked_for():
+    both = region("kernels.attention_decode", "choose-splits", "merge-states").code
+    assert both.index("def choose_splits(") < both.index("def merge_states_reference(")
+
+
 @pytest.mark.parametrize("path, name", MARKED, ids=[f"{path.stem}:{name}" for path, name in MARKED])
 def test_every_mark_in_the_package_is_closed_and_found(path, name):
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
