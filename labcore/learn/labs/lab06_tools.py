@@ -1,0 +1,86 @@
+"""What lab 6 gives its reader: where kernels run here, inputs with a fence of NaN around them, and random page tables.
+
+Without a GPU the kernels run in Triton's interpreter. That is decided before Triton is first imported, here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import torch
+from torch import Tensor
+
+from labcore.core.errors import InputError
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+    if "triton" in sys.modules:
+        raise InputError("Triton was imported before lab 6 could choose its interpreter: restart and run from the top")
+    os.environ["TRITON_INTERPRET"] = "1"
+
+import triton  # noqa: E402
+
+FENCE = 64  # elements of NaN before and after each input
+
+
+def fenced(values: Tensor) -> Tensor:
+    """The same numbers on DEVICE, in memory with NaN before and behind: what is read past the end shows."""
+    room = torch.full((values.numel() + 2 * FENCE,), torch.nan if values.is_floating_point() else 255).to(values.dtype)
+    room[FENCE : FENCE + values.numel()] = values.flatten()
+    return room.to(DEVICE)[FENCE : FENCE + values.numel()].view(values.shape)
+
+
+def drawn(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
+    """Normal numbers, float32, fenced."""
+    return fenced(scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed)))
+
+
+def table_of(*rows: tuple[float, ...]) -> Tensor:
+    """float32 [rows, columns], fenced."""
+    return fenced(torch.tensor(rows, dtype=torch.float32))
+
+
+def nothing_written(*shape: int) -> Tensor:
+    """An output before the kernel ran: float32, NaN throughout."""
+    return torch.full(shape, torch.nan, device=DEVICE)
+
+
+def drawn_cache(seed: int, lengths: tuple[int, ...], heads: int, kv_heads: int, page: int, dim: int) -> tuple:
+    """(q [B, heads, dim], k_cache, v_cache [pages, page, kv_heads, dim], table int32 [B, pages], lengths int32 [B]).
+
+    Pages lie in random order; what no request has written is NaN, and the table is padded with -1.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    used = [-(-length // page) for length in lengths]
+    order = torch.randperm(sum(used) + 2, generator=generator).tolist()
+    table = torch.full((len(lengths), max(*used, 1) + 1), -1, dtype=torch.int32)
+    caches = torch.full((2, sum(used) + 2, page, kv_heads, dim), torch.nan)
+    for request, length in enumerate(lengths):
+        pages = [order.pop() for _ in range(used[request])]
+        table[request, : used[request]] = torch.tensor(pages, dtype=torch.int32)
+        for position in range(length):
+            where = pages[position // page], position % page
+            caches[(slice(None), *where)] = torch.randn(2, kv_heads, dim, generator=generator)
+    q = torch.randn(len(lengths), heads, dim, generator=generator)
+    count = torch.tensor(lengths, dtype=torch.int32, device=DEVICE)
+    return fenced(q), fenced(caches[0]), fenced(caches[1]), table.to(DEVICE), count
+
+
+def drawn_weight4(seed: int, outputs: int, inputs: int, group: int) -> tuple[Tensor, Tensor]:
+    """(data uint8 [outputs, inputs/2], scale float32 [inputs/group, outputs]) of a random 4-bit weight."""
+    generator = torch.Generator().manual_seed(seed)
+    data = torch.randint(256, (outputs, inputs // 2), generator=generator, dtype=torch.uint8)
+    return data.to(DEVICE), fenced(0.05 + torch.rand(inputs // group, outputs, generator=generator))
+
+
+def launch_row(kernel, q: Tensor, k: Tensor, v: Tensor, tile: int) -> Tensor:
+    """kernel[(1,)](q, k, v, out, n, scale, D, TILE), one program, for q [D], k and v [n, D]; returns out [D]."""
+    out = nothing_written(len(q))
+    kernel[(1,)](q, k, v, out, len(k), len(q) ** -0.5, D=len(q), TILE=tile)
+    return out
+
+
+def interpreted() -> bool:
+    """Whether kernels run in the interpreter."""
+    return triton.knobs.runtime.interpret

@@ -1,0 +1,99 @@
+"""The kernel lab's references beside the library's kernels and its own helpers, and what its tools promise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+from labcore.kernels.attention_decode import paged_decode_reference  # noqa: E402
+from labcore.kernels.softmax import softmax  # noqa: E402
+from labcore.kernels.w4_weight import W4Weight  # noqa: E402
+from labcore.learn.exercises.compare import same_value  # noqa: E402
+from labcore.learn.labs import lab06_attention, lab06_cost, lab06_paged, lab06_softmax  # noqa: E402
+from labcore.learn.labs import lab06_references as ref  # noqa: E402
+from labcore.learn.labs.lab06_tools import DEVICE, FENCE, drawn, drawn_cache, drawn_weight4, fenced  # noqa: E402
+
+RIGHT = {  # helper with nothing got wrong: (helper, reference, arguments, how often)
+    "absorb": (lab06_softmax.absorbed, ref.absorb, lab06_softmax.drawn_state, 20),
+    "softmax": (lab06_softmax.softmaxed, ref.fused_softmax, lab06_softmax.drawn_rows, 4),
+    "online": (lab06_softmax.running, ref.online_softmax, lab06_softmax.drawn_rows_and_block, 3),
+    "merge": (lab06_attention.merged, ref.merge, lab06_attention.drawn_parts, 20),
+    "gemv": (lab06_paged.gemv_of, ref.gemv4, lab06_paged.drawn_product, 3),
+    "traffic": (lab06_cost.moved, ref.traffic, lab06_cost.drawn_shape, 20),
+    "split": (lab06_cost.split_of, ref.split, lab06_cost.drawn_grid, 40),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_helper_is_right_when_nothing_is_got_wrong(name):
+    helper, reference, arguments, n = RIGHT[name]
+    generator = np.random.default_rng(7)
+    for _ in range(n):
+        args = arguments(generator)
+        assert same_value(helper(*args), reference(*args), 2e-6, 1e-12)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(1, 1), (16, 16), (17, 33), (5, 20)])
+def test_tiled_attention_and_its_helper(queries, keys):
+    case = lab06_attention.attention_case(1, queries, keys)
+    q, k, v, _ = case
+    mask = torch.ones(queries, keys, device=DEVICE).bool().tril(keys - queries)
+    scores = (q.double() @ k.double().T / 4).masked_fill(~mask, -torch.inf)
+    exact = (scores.softmax(1) @ v.double()).float(), scores.logsumexp(1).float()
+    assert same_value(ref.tiled_attention(*case), exact, 2e-6, 1e-12)
+    assert same_value(lab06_attention.attended(*case), exact, 2e-6, 1e-12)
+
+
+@pytest.mark.parametrize("keys", [1, 15, 16, 17, 40])
+def test_one_row_and_its_helper(keys):
+    q, k, v = drawn(1, 16), drawn(2, keys, 16), drawn(3, keys, 16)
+    exact = ((k.double() @ q.double() / 4).softmax(0) @ v.double()).float()
+    assert same_value(ref.decode_row(q, k, v, 16), exact, 2e-6, 1e-12)
+    assert same_value(lab06_attention.row_of(q, k, v, 16, ghosts=-torch.inf), exact, 2e-6, 1e-12)
+    assert same_value(ref.broken_decode_row(q, k, v, 16), exact, 2e-6, 1e-12) == (keys % 16 == 0)
+
+
+def test_paged_decode_its_helper_and_the_librarys():
+    case = drawn_cache(3, (5, 0, 8, 1), 4, 2, 4, 16)
+    o, lse = ref.paged_decode(*case)
+    assert same_value(lab06_paged.paged_of(*case), (o, lse), 2e-6, 1e-12)
+    assert same_value((o, lse), paged_decode_reference(*case), 2e-6, 1e-12)
+
+
+def test_the_layout_is_that_of_the_librarys_weight():
+    data, scale = drawn_weight4(1, 5, 96, 32)
+    scale = scale.half()
+    weight = W4Weight(data, scale, None, 32).dequantize()
+    x = drawn(2, 96)
+    assert same_value(ref.gemv4(x, data, scale.float(), 32), weight @ x, 2e-6, 1e-12)
+
+
+def test_softmax_is_the_librarys():
+    x = drawn(5, 3, 45)
+    assert same_value(ref.online_softmax(x, 16), softmax(x), 2e-6, 1e-12)
+
+
+def test_a_fence_of_nan_stands_around_every_input():
+    x = fenced(torch.arange(6.0).view(2, 3))
+    whole = torch.as_strided(x, (6 + 2 * FENCE,), (1,), x.storage_offset() - FENCE)
+    assert whole.isnan().sum() == 2 * FENCE and torch.equal(x.cpu(), torch.arange(6.0).view(2, 3))
+    _, k, _, table, _ = drawn_cache(0, (3, 5), 2, 1, 2, 16)
+    assert int(k[..., 0].isnan().sum()) == k.shape[0] * 2 - 8 and (table[0, 2:] == -1).all()
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="with a GPU the kernels are compiled")
+def test_the_lab_chooses_the_interpreter_by_itself_or_says_that_it_is_too_late():
+    plain = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    run = lambda code: subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=plain)  # noqa: E731
+    early = run(
+        "import labcore.learn.labs.lab06; from labcore.learn.labs.lab06_tools import interpreted as f; print(f())"
+    )
+    assert early.stdout.strip() == "True", early.stderr
+    assert "restart and run from the top" in run("import triton; import labcore.learn.labs.lab06").stderr
