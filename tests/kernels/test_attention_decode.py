@@ -105,6 +105,13 @@ def test_with_a_chunk_no_bit_depends_on_the_rest_of_the_batch(device, dtype):
     assert torch.equal(short[0], together[2])
 
 
+def test_a_chunk_is_so_many_keys(device):
+    case, q = paged_case([320], kv_heads=1, device=device), queries(1, 2, device=device)
+    fifths = paged_decode(q, *case.where, num_splits=5)
+    assert torch.equal(paged_decode(q, *case.where, chunk=64), fifths)
+    assert not torch.equal(paged_decode(q, *case.where, chunk=128), fifths)
+
+
 def test_without_a_chunk_bits_depend_on_the_number_of_splits(device):
     """Else the test above would pass for any kernel."""
     case, q = paged_case([300], kv_heads=1, device=device), queries(1, 4, device=device)
@@ -305,8 +312,8 @@ def test_offsets_beyond_32_bits(device):
 @pytest.mark.parametrize(("batch", "length", "page"), [(16, 2048, 16), (3, 8192, 128), (1, 40_000, 16)])
 def test_real_shapes(dtype, batch, length, page):
     lengths = [max(0, length - 97 * i) for i in range(batch)]
-    case = paged_case(lengths, 8, 128, page, dtype=dtype, device=DEVICE)
-    q = queries(batch, 32, 128, dtype=dtype, device=DEVICE)
+    case = paged_case(lengths, 2, 128, page, dtype=dtype, device=DEVICE)
+    q = queries(batch, 8, 128, dtype=dtype, device=DEVICE)
     for options in ({}, {"chunk": 1024}, {"window": 1000}, {"vector": True}, {"num_splits": 7}):
         decode_and_check(q, case, **options)
 

@@ -253,8 +253,8 @@ def test_offsets_beyond_32_bits(device):
     ],
 )
 def test_real_shapes(dtype, page, new, lengths):
-    case = paged_case(lengths, 8, 128, page, dtype=dtype, device=DEVICE)
-    q = queries(sum(new), 32, 128, dtype=dtype, device=DEVICE)
+    case = paged_case(lengths, 2, 128, page, dtype=dtype, device=DEVICE)
+    q = queries(sum(new), 8, 128, dtype=dtype, device=DEVICE)
     for options in ({}, {"window": 700}, {"num_splits": 3}):
         attend_and_check(q, case, new, **options)
 
