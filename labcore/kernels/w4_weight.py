@@ -54,6 +54,7 @@ class W4Weight:
         moved = {name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor)}
         return replace(self, **moved)
 
+    @property
     def codes(self) -> Tensor:
         """uint8 [N, K], K in order of the groups."""
         halves = self.data.unflatten(1, (-1, 1, self.group // 2))
@@ -64,7 +65,7 @@ class W4Weight:
         scale = self.scale.t().float()
         zero = torch.full_like(scale, CENTRE) if self.zero is None else self.zero.t().float()
         order = in_order(self.shape[1], scale.shape[1]).to(scale.device)
-        return dequantize(self.codes(), scale, zero, order)
+        return dequantize(self.codes, scale, zero, order)
 
     def dequantize(self) -> Tensor:
         """float32 [N, K], K as in the checkpoint."""
@@ -81,23 +82,13 @@ def repack(weight: GroupCodes) -> W4Weight:
     (a whole row, too): its scale is repeated for each 128, 64 or 32 of them.
     Raises InputError for more bits, groups that 32 does not divide or that differ in size, or zeros outside 0 … 16.
     """
-    if weight.bits > 4:
-        raise InputError(f"codes of {weight.bits} bits: two of them must fit in a byte, so at most 4")
-    k = weight.codes.shape[1]
-    size = k // weight.scale.shape[1]
-    if k % weight.scale.shape[1] or size % GROUPS[-1]:
-        raise InputError(f"{k} columns in {weight.scale.shape[1]} groups: each must have a multiple of {GROUPS[-1]}")
+    if why := obstacle(weight):
+        raise InputError(why)
+    size = weight.codes.shape[1] // weight.scale.shape[1]
     codes, columns = weight.codes, None
     if weight.g_idx is not None:
-        counts = weight.g_idx.bincount(minlength=weight.scale.shape[1])
-        if (counts != size).any():
-            raise InputError(
-                f"g_idx gives groups {int(counts.min())} to {int(counts.max())} columns: equal groups only"
-            )
         columns = weight.g_idx.argsort(stable=True)
         codes = codes[:, columns]
-    if weight.zero.min() < 0 or weight.zero.max() > 16:
-        raise InputError(f"zeros from {weight.zero.min():g} to {weight.zero.max():g}: 4-bit formats have 0 to 16")
     group = next(group for group in GROUPS if size % group == 0)
     low, high = codes.unflatten(1, (-1, 2, group // 2)).unbind(2)
     scale, zero = (one.t().repeat_interleave(size // group, 0).contiguous() for one in (weight.scale, weight.zero))
@@ -108,6 +99,21 @@ def repack(weight: GroupCodes) -> W4Weight:
         group=group,
         columns=columns,
     )
+
+
+def obstacle(weight: GroupCodes) -> str | None:
+    """Why `repack` refuses a weight; None if it does not."""
+    k, groups = weight.codes.shape[1], weight.scale.shape[1]
+    if weight.bits > 4:
+        return f"codes of {weight.bits} bits: two of them must fit in a byte, so at most 4"
+    if k % groups or k // groups % GROUPS[-1]:
+        return f"{k} columns in {groups} groups: each must have a multiple of {GROUPS[-1]}"
+    counts = weight.group_of_column.bincount(minlength=groups)
+    if (counts != k // groups).any():
+        return f"g_idx gives groups {int(counts.min())} to {int(counts.max())} columns: equal groups only"
+    if weight.zero.min() < 0 or weight.zero.max() > 16:
+        return f"zeros from {weight.zero.min():g} to {weight.zero.max():g}: 4-bit formats have 0 to 16"
+    return None
 
 
 def repack_gptq(parts: dict[str, Tensor], version: int = 2) -> W4Weight:

@@ -90,7 +90,7 @@ def test_wrong_layouts_do_not_read_back(device, dtype):
     """What the test above is worth: mistakes of order and of zeros show in every path."""
     weight, exact = LAYOUTS["GPTQ version 1"]
     parts = pack_gptq(codes(40, 256, 128, zeros=(1, 17)), 1)
-    neighbours = repack(unpack_gptq(parts, 4, 1)).codes().unflatten(1, (-1, 2)).unbind(2)
+    neighbours = repack(unpack_gptq(parts, 4, 1)).codes.unflatten(1, (-1, 2)).unbind(2)
     wrong = {
         "halves swapped": dataclasses.replace(weight, data=weight.data >> 4 | weight.data << 4),
         "neighbours in a byte": dataclasses.replace(weight, data=neighbours[0] | neighbours[1] << 4),
