@@ -37,7 +37,7 @@ def attend_within(count: int, length: int) -> Attend:
 def logits(model: Llama, inputs: Tensor) -> Tensor:
     """[windows · length, vocab] after every token of inputs [windows, length]."""
     count, length = inputs.shape
-    return model(inputs.flatten(), torch.arange(length).repeat(count), attend_within(count, length))
+    return model(inputs.flatten(), _positions(inputs), attend_within(count, length))
 
 
 def next_token_loss(model: Llama, rows: Tensor) -> Tensor:
@@ -51,4 +51,9 @@ def context(model: Llama, inputs: Tensor) -> tuple[tuple[Tensor, Tensor], Attend
     With it a walk can stop at every block: x = model.embed_tokens(inputs.flatten()), then x = block(x, *context).
     """
     count, length = inputs.shape
-    return model.rope(torch.arange(length).repeat(count)), attend_within(count, length)
+    return model.rope(_positions(inputs)), attend_within(count, length)
+
+
+def _positions(inputs: Tensor) -> Tensor:
+    count, length = inputs.shape
+    return torch.arange(length, device=inputs.device).repeat(count)
