@@ -190,17 +190,24 @@ def a6(run: CudaRun, name: str, window: int | None) -> Iterator[Row]:
 
 
 def ladder(run: CudaRun) -> Iterator[Row]:
-    """The three versions of chapter 6 on one small batch: the literal loop, tiles, and what is shipped."""
+    """The three versions of chapter 6 on one small batch: the literal loop, tiles, and what is shipped; and the annex
+    whose softmax has one maximum for all."""
     from labcore.kernels.attention_ladder import attention_v0, attention_v1
+    from labcore.kernels.attention_unified_max import attention_unified_max
 
     batch = Prefill(run, LADDER)
     programs = {"v2": batch.calls(), "v1": batch.calls(attention_v1), "v0": batch.calls(attention_v0)}
+    programs["one maximum"] = [
+        lambda qkv=qkv: attention_unified_max(*qkv, batch.cu, batch.cu, batch.longest, batch.longest)
+        for qkv in batch.inputs
+    ]
     check = lambda: both(*(batch.check(calls[0]) for calls in programs.values()))  # noqa: E731
     found = measured(run, programs, check, samples=3, graph=False)
     what = f"causal prefill, {len(LADDER)} × {batch.longest:,} tokens"
     fields = batch.fields(run)
     yield found.row("gpu.ladder.v1", f"{what}: tiles over the literal loop", ["v0"], ours="v1", **fields)
     yield found.row("gpu.ladder.v2", f"{what}: shipped over tiles", ["v1"], ours="v2", **fields)
+    yield found.row("gpu.ladder.unified", f"{what}: one maximum over shipped", ["v2"], ours="one maximum", **fields)
 
 
 ROWS = {
