@@ -186,59 +186,94 @@ def round_to_even(x):
 
 # [book: codes-to-half]
 @triton.jit
-def halves(code_ptr, HALF: tl.constexpr, KIND: tl.constexpr):
-    """The codes at code_ptr [tokens, HALF] of both halves of a head's channels as numbers of type KIND.
+def planes(pair, CODE: tl.constexpr, KIND: tl.constexpr):
+    """Two bytes of codes an element, int16, as numbers: (first, second) bytes, of INT4 (low, low, high, high) nibbles.
 
-    INT4 (uint8) comes as code - 8, so -8 to 7. 0x6400 | c is the fp16 number 1024 + c: ulps up there are ones.
+    So a product over the channels is a sum of products, one a plane. Sixteen bits is the least that the chip can
+    transpose between shared memory and tensor cores; with single bytes every value took a read of its own. 0x6400 | c
+    is the fp16 number 1024 + c, ulps up there being ones; INT4 comes as code - 8.
     """
-    if code_ptr.dtype.element_ty == tl.uint8:
-        packed = tl.load(code_ptr)
-        if PACKED and KIND == tl.float16:
-            low, high = tl.inline_asm_elementwise(
+    if PACKED and KIND == tl.float16:
+        if CODE == tl.uint8:
+            numbers = tl.inline_asm_elementwise(
                 """{
-                .reg .b32 n, m, x, y, z;
+                .reg .b32 w, x, y, z;
                 mov.b32 x, 0x64086408;  // 1032, twice
                 mov.b32 y, 0x2C002C00;  // 1/16
                 mov.b32 z, 0xD480D480;  // -72
-                and.b32 n, $4, 0x0F0F0F0F;
-                and.b32 m, $4, 0xF0F0F0F0;
-                prmt.b32 $0, n, 0x64646464, 0x4140;
-                prmt.b32 $1, n, 0x64646464, 0x4342;
-                prmt.b32 $2, m, 0x64646464, 0x4140;
-                prmt.b32 $3, m, 0x64646464, 0x4342;
+                shr.u32 w, $4, 8;
+                lop3.b32 $0, $4, 0x000F000F, 0x64006400, 0xEA;  // (a & b) | c
+                lop3.b32 $1, w, 0x000F000F, 0x64006400, 0xEA;
+                lop3.b32 $2, $4, 0x00F000F0, 0x64006400, 0xEA;
+                lop3.b32 $3, w, 0x00F000F0, 0x64006400, 0xEA;
                 sub.rn.f16x2 $0, $0, x;
                 sub.rn.f16x2 $1, $1, x;
                 fma.rn.f16x2 $2, $2, y, z;
                 fma.rn.f16x2 $3, $3, y, z;
                 }""",
-                "=&r,=&r,=&r,=&r,r", [packed], dtype=(tl.float16, tl.float16), is_pure=True, pack=4,
+                "=&r,=&r,=&r,=&r,r", [pair], dtype=(tl.float16, tl.float16, tl.float16, tl.float16),
+                is_pure=True, pack=2,
+            )  # fmt: skip
+        elif CODE == tl.int8:
+            numbers = tl.inline_asm_elementwise(
+                """{
+                .reg .b32 v, w, x;
+                mov.b32 x, 0x64806480;  // 1152, twice
+                xor.b32 v, $2, 0x80808080;
+                shr.u32 w, v, 8;
+                lop3.b32 $0, v, 0x00FF00FF, 0x64006400, 0xEA;
+                lop3.b32 $1, w, 0x00FF00FF, 0x64006400, 0xEA;
+                sub.rn.f16x2 $0, $0, x;
+                sub.rn.f16x2 $1, $1, x;
+                }""",
+                "=&r,=&r,r", [pair], dtype=(tl.float16, tl.float16), is_pure=True, pack=2,
             )  # fmt: skip
         else:
-            low, high = ((packed & 15).to(tl.int32) - 8).to(KIND), ((packed >> 4).to(tl.int32) - 8).to(KIND)
+            numbers = tl.inline_asm_elementwise(
+                """{
+                .reg .b32 w;
+                .reg .b16 first, second;
+                prmt.b32 w, $2, 0, 0x3120;
+                mov.b32 {first, second}, w;
+                cvt.rn.f16x2.e4m3x2 $0, first;
+                cvt.rn.f16x2.e4m3x2 $1, second;
+                }""",
+                "=&r,=&r,r", [pair], dtype=(tl.float16, tl.float16), is_pure=True, pack=2,
+            )  # fmt: skip
     else:
-        low, high = as_numbers(tl.load(code_ptr), KIND), as_numbers(tl.load(code_ptr + HALF), KIND)
-    return low, high
+        first, second = (pair & 255).to(tl.uint8), ((pair >> 8) & 255).to(tl.uint8)
+        if CODE == tl.uint8:
+            numbers = (
+                ((first & 15).to(tl.int32) - 8).to(KIND), ((second & 15).to(tl.int32) - 8).to(KIND),
+                ((first >> 4).to(tl.int32) - 8).to(KIND), ((second >> 4).to(tl.int32) - 8).to(KIND),
+            )  # fmt: skip
+        else:
+            numbers = (first.to(CODE, bitcast=True).to(KIND), second.to(CODE, bitcast=True).to(KIND))
+    return numbers
 
 
 @triton.jit
-def as_numbers(code, KIND: tl.constexpr):
-    """INT8 or FP8 codes as numbers of type KIND."""
-    if PACKED and KIND == tl.float16 and code.dtype == tl.int8:
-        number = tl.inline_asm_elementwise(
-            """{
-            .reg .b32 c, x;
-            mov.b32 x, 0x64806480;  // 1152, twice
-            xor.b32 c, $2, 0x80808080;
-            prmt.b32 $0, c, 0x64646464, 0x4140;
-            prmt.b32 $1, c, 0x64646464, 0x4342;
-            sub.rn.f16x2 $0, $0, x;
-            sub.rn.f16x2 $1, $1, x;
-            }""",
-            "=&r,=&r,r", [code], dtype=tl.float16, is_pure=True, pack=4,
-        )  # fmt: skip
+def sum_of_products(q, keys):
+    """The sum over planes of q · keysᵀ: scores [rows, tokens]."""
+    scores = tl.dot(q[0], tl.trans(keys[0]), input_precision="ieee")
+    scores += tl.dot(q[1], tl.trans(keys[1]), input_precision="ieee")
+    if len(keys) == 4:
+        scores += tl.dot(q[2], tl.trans(keys[2]), input_precision="ieee")
+        scores += tl.dot(q[3], tl.trans(keys[3]), input_precision="ieee")
+    return scores
+
+
+@triton.jit
+def add_products(acc, decay, weights, values):
+    """decay · acc + weights · values, plane by plane."""
+    first = tl.dot(weights, values[0], acc[0] * decay, input_precision="ieee")
+    second = tl.dot(weights, values[1], acc[1] * decay, input_precision="ieee")
+    if len(values) == 2:
+        result = (first, second)
     else:
-        number = code.to(KIND)
-    return number
+        third = tl.dot(weights, values[2], acc[2] * decay, input_precision="ieee")
+        result = (first, second, third, tl.dot(weights, values[3], acc[3] * decay, input_precision="ieee"))
+    return result
 
 
 # [/book]
@@ -251,9 +286,10 @@ def _decode_quant_kernel(
     window, scale_log2,
     GROUP: tl.constexpr, N_KV: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
-    """Program (kv_head, request, split), as in `_decode_kernel`; every matrix in two halves of the channels."""
+    """Program (kv_head, request, split), as in `_decode_kernel`; every matrix as planes of its channels."""
     kv_head, request, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     num_splits = tl.num_programs(2)
+    CODE: tl.constexpr = data_ptr.dtype.element_ty
     INT4: tl.constexpr = data_ptr.dtype.element_ty == tl.uint8
     KIND: tl.constexpr = tl.float32 if q_ptr.dtype.element_ty == tl.float32 else tl.float16
     HALF: tl.constexpr = HEAD_DIM // 2
@@ -261,54 +297,60 @@ def _decode_quant_kernel(
     N: tl.constexpr = 2 if INT4 else 1  # parameters of a head
     LIFT: tl.constexpr = 16.0 if INT4 else 256.0  # lifts weights · scale out of fp16's subnormals, below its largest
     ROWS: tl.constexpr = max(16, triton.next_power_of_2(GROUP))
-    row, d = tl.arange(0, ROWS), tl.arange(0, HALF)
+    row, pair = tl.arange(0, ROWS), tl.arange(0, WIDTH // 2)
     real = row < GROUP
     head = kv_head * GROUP + row
-    q_at = q_ptr + request * q_stride + head[:, None] * HEAD_DIM + d[None, :]
-    q_low = tl.load(q_at, mask=real[:, None], other=0.0).to(tl.float32)
-    q_high = tl.load(q_at + HALF, mask=real[:, None], other=0.0).to(tl.float32)
-    size = tl.maximum(tl.max(tl.abs(q_low), 1), tl.max(tl.abs(q_high), 1))  # bf16 has more range than fp16
-    size = tl.where(size > 0, size, 1.0)
-    q_low, q_high = (q_low / size[:, None]).to(KIND), (q_high / size[:, None]).to(KIND)
-    q_sum = tl.sum(q_low.to(tl.float32), 1) + tl.sum(q_high.to(tl.float32), 1)
+    q_at = q_ptr + request * q_stride + head[:, None] * HEAD_DIM
+    whole = tl.load(q_at + tl.arange(0, HEAD_DIM)[None, :], mask=real[:, None], other=0.0).to(tl.float32)
+    size = tl.max(tl.abs(whole), 1)
+    size = tl.where(size > 0, size, 1.0)  # queries are divided by it: bf16 has more range than fp16
+    q_sum = tl.sum((whole / size[:, None]).to(KIND).to(tl.float32), 1)
+    q_at += 2 * pair[None, :]
+    q = (query_plane(q_at, size, real, KIND), query_plane(q_at + 1, size, real, KIND))
+    if INT4:
+        q += (query_plane(q_at + HALF, size, real, KIND), query_plane(q_at + HALF + 1, size, real, KIND))
 
     seq_len = tl.load(seq_lens_ptr + request)
     begin, end = share_of(split, num_splits, tl.maximum(seq_len - window, 0), seq_len, BLOCK_T, BLOCK_T)
     row_max, row_sum = tl.full([ROWS], float("-inf"), tl.float32), tl.zeros([ROWS], tl.float32)
-    acc_low, acc_high = tl.zeros([ROWS, HALF], tl.float32), tl.zeros([ROWS, HALF], tl.float32)
+    pair_ptr = data_ptr.to(tl.pointer_type(tl.int16))
+    nothing = tl.zeros([ROWS, WIDTH // 2], tl.float32)
+    acc = (nothing, nothing, nothing, nothing) if INT4 else (nothing, nothing)
     acc_zero = tl.zeros([ROWS, BLOCK_T], tl.float32)  # summed over the tokens of a tile at the very end
     for start in range(begin, end, BLOCK_T):
         position = start + tl.arange(0, BLOCK_T)
         known = tl.minimum(position, end - 1)  # past the end the last key again: unowned slots may hold NaN
         page, offset = tl.load(table_ptr + request * table_stride + known // PAGE).to(tl.int64), known % PAGE
-        code = data_ptr + page * (2 * PAGE * N_KV * WIDTH) + (offset * N_KV + kv_head) * WIDTH
+        k_at = pair_ptr + page * (PAGE * N_KV * WIDTH) + (offset * N_KV + kv_head) * (WIDTH // 2)
+        k_at = k_at[:, None] + pair[None, :]  # [BLOCK_T, WIDTH / 2]
         parameter = parameter_ptr + page * (2 * N * N_KV * PAGE) + kv_head * PAGE + offset
-        k_low, k_high = halves(code[:, None] + d[None, :], HALF, KIND)
-        scores = tl.dot(q_low, tl.trans(k_low), input_precision="ieee")
-        scores += tl.dot(q_high, tl.trans(k_high), input_precision="ieee")  # [ROWS, BLOCK_T]
+        scores = sum_of_products(q, planes(tl.load(k_at), CODE, KIND))  # [ROWS, BLOCK_T]
         k_scale, k_zero = scale_and_zero(parameter, N_KV * PAGE, INT4)
         scores = (scores * k_scale[None, :] + q_sum[:, None] * k_zero[None, :]) * size[:, None]
         scores = tl.where((position < end)[None, :], scores, float("-inf"))
         weights, decay, row_max, row_sum = online_softmax_step(scores, scale_log2, row_max, row_sum)
 
-        # a page's values begin behind its keys
-        v_low, v_high = halves((code + PAGE * N_KV * WIDTH)[:, None] + d[None, :], HALF, KIND)
+        values = planes(tl.load(k_at + PAGE * N_KV * (WIDTH // 2)), CODE, KIND)  # behind the keys of their page
         v_scale, v_zero = scale_and_zero(parameter + N * N_KV * PAGE, N_KV * PAGE, INT4)
         if INT4:
             acc_zero = acc_zero * decay[:, None] + weights * v_zero[None, :]
         weights = (weights * (v_scale * LIFT)[None, :]).to(KIND)
-        acc_low = tl.dot(weights, v_low, acc_low * decay[:, None], input_precision="ieee")
-        acc_high = tl.dot(weights, v_high, acc_high * decay[:, None], input_precision="ieee")
+        acc = add_products(acc, decay[:, None], weights, values)
 
     zero = tl.sum(acc_zero, 1)[:, None]
-    o_low, lse = finish_softmax(acc_low / LIFT + zero, row_max, row_sum)
-    o_high, _ = finish_softmax(acc_high / LIFT + zero, row_max, row_sum)
     out = (request * num_splits + split).to(tl.int64) * N_KV * GROUP + head
     stored = (real & ((begin < end) | (split == 0)))[:, None]
-    o_at = o_ptr + out[:, None] * HEAD_DIM + d[None, :]
-    tl.store(o_at, o_low.to(o_ptr.dtype.element_ty), mask=stored)
-    tl.store(o_at + HALF, o_high.to(o_ptr.dtype.element_ty), mask=stored)
+    o_at = o_ptr + out[:, None] * HEAD_DIM + 2 * pair[None, :]
+    for i in tl.static_range(4 if INT4 else 2):
+        o, lse = finish_softmax(acc[i] / LIFT + zero, row_max, row_sum)
+        tl.store(o_at + i % 2 + i // 2 * HALF, o.to(o_ptr.dtype.element_ty), mask=stored)
     tl.store(lse_ptr + out, lse, mask=real)
+
+
+@triton.jit
+def query_plane(q_at, size, real, KIND: tl.constexpr):
+    """Every other channel of the queries, of magnitude 1 at most."""
+    return (tl.load(q_at, mask=real[:, None], other=0.0).to(tl.float32) / size[:, None]).to(KIND)
 
 
 @triton.jit
@@ -325,6 +367,17 @@ def scale_and_zero(scale_at, zero_step, INT4: tl.constexpr):
 
 
 # [book: decode-quant-vector]
+@triton.jit
+def halves(code_ptr, HALF: tl.constexpr):
+    """The codes at code_ptr [tokens, HALF] of the lower and the upper channels, as float32 numbers; INT4's less 8."""
+    if code_ptr.dtype.element_ty == tl.uint8:
+        byte = tl.load(code_ptr)
+        low, high = (byte & 15).to(tl.float32) - 8, (byte >> 4).to(tl.float32) - 8
+    else:
+        low, high = tl.load(code_ptr).to(tl.float32), tl.load(code_ptr + HALF).to(tl.float32)
+    return low, high
+
+
 @triton.jit
 def _decode_quant_vector_kernel(
     q_ptr, data_ptr, parameter_ptr, table_ptr, seq_lens_ptr, o_ptr, lse_ptr, q_stride, table_stride,
@@ -353,13 +406,13 @@ def _decode_quant_vector_kernel(
         page, offset = tl.load(table_ptr + request * table_stride + known // PAGE).to(tl.int64), known % PAGE
         code = data_ptr + page * (2 * PAGE * N_KV * WIDTH) + (offset * N_KV + kv_head) * WIDTH
         parameter = parameter_ptr + page * (2 * N * N_KV * PAGE) + kv_head * PAGE + offset
-        k_low, k_high = halves(code[:, None] + d[None, :], HALF, tl.float32)
+        k_low, k_high = halves(code[:, None] + d[None, :], HALF)
         k_scale, k_zero = scale_and_zero(parameter, N_KV * PAGE, INT4)
         scores = tl.sum(k_low * q_low[None, :] + k_high * q_high[None, :], 1) * k_scale + q_sum * k_zero
         scores = tl.where(position < end, scores, float("-inf"))[None, :]
         weights, decay, row_max, row_sum = online_softmax_step(scores, scale_log2, row_max, row_sum)
 
-        v_low, v_high = halves((code + PAGE * N_KV * WIDTH)[:, None] + d[None, :], HALF, tl.float32)
+        v_low, v_high = halves((code + PAGE * N_KV * WIDTH)[:, None] + d[None, :], HALF)
         v_scale, v_zero = scale_and_zero(parameter + N * N_KV * PAGE, N_KV * PAGE, INT4)
         zero = tl.sum(weights * v_zero[None, :], 1)
         weights = tl.trans(weights * v_scale[None, :])
@@ -468,8 +521,9 @@ def _check(q: Tensor, cache: QuantKV) -> None:
             f"q is {tuple(q.shape)}, the cache has {cache.data.shape[3]} heads of {cache.head_dim}: pass "
             "[requests, n_heads, head_dim], n_heads a multiple"
         )
-    if q.shape[2] & (q.shape[2] - 1) or not 32 <= q.shape[2] <= 256:
-        raise InputError(f"head_dim={q.shape[2]}: the kernels take powers of two from 32 to 256")
+    least = 64 if cache.kind == "int4" else 32  # a plane has the 16 channels that a tensor core sums over
+    if q.shape[2] & (q.shape[2] - 1) or not least <= q.shape[2] <= 256:
+        raise InputError(f"head_dim={q.shape[2]} in {cache.kind}: the kernels take powers of two from {least} to 256")
     if q.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         raise InputError(f"q is {q.dtype}: pass fp32, fp16 or bf16")
 

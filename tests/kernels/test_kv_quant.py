@@ -49,6 +49,7 @@ def random_cache(kind, lengths, page, n_kv_heads, size, device, seed=0):
 
 
 def check_decode(kind, lengths, *, heads=(4, 2), size=64, page=16, dtype=torch.float32, device=DEVICE, **options):
+    size = max(size, 64) if kind == "int4" else size  # the least
     cache, table = random_cache(kind, lengths, page, heads[1], size, device)
     seq_lens = torch.tensor(lengths, dtype=torch.int32, device=device)
     q = torch.randn(len(lengths), heads[0], size, generator=torch.Generator().manual_seed(1)).to(device, dtype)
@@ -193,6 +194,8 @@ def test_bytes_and_bad_input():
         QuantKV.empty("int2", 1, 16, 1, 64)
     with pytest.raises(InputError, match="the cache has 2 heads of 64"):
         paged_decode_quant(torch.zeros(1, 3, 64), cache, table, seq_lens)
+    with pytest.raises(InputError, match="head_dim=32 in int4: the kernels take powers of two from 64"):
+        paged_decode_quant(torch.zeros(1, 4, 32), QuantKV.empty("int4", 4, 16, 2, 32), table, seq_lens)
     with pytest.raises(InputError, match="pass int32"):
         paged_decode_quant(torch.zeros(1, 4, 64), cache, table, seq_lens.long())
     with pytest.raises(InputError, match="1 queries, 1 tables, 2 lengths"):
@@ -205,7 +208,7 @@ def test_bytes_and_bad_input():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_torch_and_triton_agree(device, kind):
-    cache, table = random_cache(kind, [40], 16, 2, 32, device)
-    q, seq_lens = torch.randn(1, 4, 32, device=device), torch.tensor([40], dtype=torch.int32, device=device)
+    cache, table = random_cache(kind, [40], 16, 2, 64, device)
+    q, seq_lens = torch.randn(1, 4, 64, device=device), torch.tensor([40], dtype=torch.int32, device=device)
     ours, theirs = (paged_decode_quant(q, cache, table, seq_lens, backend=b) for b in ("triton", "torch"))
     assert relative_error(ours, theirs) < 1e-5 and math.isfinite(theirs.sum())
