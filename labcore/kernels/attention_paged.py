@@ -71,7 +71,7 @@ def attend_tile(
     scores = tl.dot(q, tl.trans(tl.load(k_ptr + at)), input_precision="ieee")  # [BLOCK_M, BLOCK_T]
     if EDGE:
         seen = (position[None, :] >= oldest[:, None]) & (position[None, :] <= newest[:, None])
-        scores = tl.where(seen & (position < end)[None, :], scores, float("-inf"))
+        scores = tl.where(seen, scores, float("-inf"))
     weights, decay, row_max, row_sum = online_softmax_step(scores, scale_log2, row_max, row_sum)
     v = tl.load(v_ptr + at)
     acc = acc * decay[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")

@@ -20,7 +20,7 @@ from tests.kernels.checks import DEVICE, DTYPES, close_as_torch, poisoned  # noq
 from tests.kernels.paged_cases import by_torch, paged_case, queries, starts  # noqa: E402
 
 SLOW = settings(max_examples=6, phases=(Phase.explicit, Phase.reuse, Phase.generate))  # interpreted: no shrinking
-NEW = [1, 20, 0, 5, 1, 3]  # tokens of each request: decodes, a whole prompt, none, more than there are keys, a draft
+NEW = [1, 20, 0, 5, 1, 20]  # tokens of each request: decodes, a whole prompt, none, more than there are keys, a chunk
 ALL = [37, 20, 11, 3, 16, 70]
 FEW = {"BLOCK_M": 16, "BLOCK_T": 32} if DEVICE == "cpu" else None
 MANY = {"BLOCK_M": 64, "BLOCK_T": 32} if DEVICE == "cpu" else None
@@ -73,7 +73,7 @@ def test_every_ratio_of_heads(device, group):
 
 def test_splits_agree_with_one(device):
     case, q = paged_case([150, 6], 1, device=device), queries(5, 2, device=device)
-    for window in (None, 50):
+    for window in (None, 100):  # of the tiles, some are cut by the window, some whole, some cut by the diagonal
         one, lse = attend_and_check(q, case, [4, 1], num_splits=1, window=window)
         for num_splits in (2, 7):
             o, other = attend_and_check(q, case, [4, 1], num_splits=num_splits, window=window)
