@@ -67,12 +67,13 @@ def import_without(blocked: list[str], names: list[str]) -> str:
     return result.stderr if result.returncode else ""
 
 
-def modules_of(rooms: list[str]) -> list[str]:
-    """Every module of the rooms that exist, command line parts left out (they serve a full installation)."""
+def modules_of(rooms: list[str], pattern: str = "*.py") -> list[str]:
+    """Every module of the rooms that exist, in files of this pattern; command lines left out (they serve a full
+    installation)."""
     found = []
     for room in rooms:
         folder = ROOT / "labcore" / room
-        found += [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in sorted(folder.rglob("*.py"))]
+        found += [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in sorted(folder.rglob(pattern))]
     return [name.removesuffix(".__init__") for name in found if not re.search(r"\b(\w+_)?cli$", name)]
 
 
@@ -123,9 +124,20 @@ def test_every_module_of_the_engine_imports_on_a_bare_gpu_box():
     assert names and import_without([*LEARN, *PEERS, *SPHINX], names) == ""
 
 
-def test_only_kernels_need_triton():
-    rooms = [room for room in ROOMS if room != "kernels"]
-    assert import_without(["triton"], modules_of(rooms)) == ""
+GPU_PATH = {  # imported where kernels can run: by `engine.execution`, `attention.select`, `bench.ceilings`, lab 6
+    "labcore.attention.triton_backend",
+    "labcore.model.fused",
+    "labcore.engine.device_sampling",
+    "labcore.engine.device_runner",
+    "labcore.engine.overlap",
+    "labcore.bench.cuda_read",
+    *modules_of(["learn/labs"], "lab06*.py"),
+}
+
+
+def test_only_kernels_and_what_runs_them_need_triton():
+    names = modules_of([room for room in ROOMS if room != "kernels"])
+    assert names and import_without(["triton"], [name for name in names if name not in GPU_PATH]) == ""
 
 
 def test_the_package_alone_imports_nothing_heavy():
