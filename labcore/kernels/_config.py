@@ -109,15 +109,15 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     ("prefill", "interpreter"): {"BLOCK_M": 32, "BLOCK_N": 16, "TMA": 0},
     # one token: several programs share a multiprocessor, so that some read while others add up
     ("gemv", "sm75"): [
-        ({"gated": True}, {"BLOCK_N": 2, "BLOCK_K": 1024, "STAGES": 1, "num_warps": 4, "num_stages": 1}),
-        ({}, {"BLOCK_N": 4, "BLOCK_K": 1024, "STAGES": 1, "num_warps": 4, "num_stages": 1}),
+        ({"gated": True}, {"BLOCK_N": 2, "BLOCK_K": 1024, "EARLY": 0, "num_warps": 4, "num_stages": 1}),
+        ({}, {"BLOCK_N": 4, "BLOCK_K": 1024, "EARLY": 0, "num_warps": 4, "num_stages": 1}),
     ],
-    ("gemv", "sm80"): [
-        ({"gated": True}, {"BLOCK_N": 2, "BLOCK_K": 1024, "STAGES": 3, "num_warps": 4, "num_stages": 1}),
-        ({"few_rows": True}, {"BLOCK_N": 2, "BLOCK_K": 1024, "STAGES": 3, "num_warps": 4, "num_stages": 1}),
-        ({}, {"BLOCK_N": 4, "BLOCK_K": 1024, "STAGES": 3, "num_warps": 4, "num_stages": 1}),
+    ("gemv", "sm90"): [
+        ({"gated": True}, {"BLOCK_N": 2, "BLOCK_K": 1024, "EARLY": 1, "num_warps": 4, "num_stages": 1}),
+        ({"long": True}, {"BLOCK_N": 4, "BLOCK_K": 512, "EARLY": 1, "num_warps": 4, "num_stages": 1}),
+        ({}, {"BLOCK_N": 2, "BLOCK_K": 2048, "EARLY": 1, "num_warps": 8, "num_stages": 1}),
     ],
-    ("gemv", "interpreter"): {"BLOCK_N": 8, "BLOCK_K": 64, "STAGES": 1},
+    ("gemv", "interpreter"): {"BLOCK_N": 8, "BLOCK_K": 64, "EARLY": 0},
     # 4-bit weights: one token wants bytes in flight; more tokens, a tile of weights that feeds the tensor cores in time
     ("w4_gemv", "sm75"): {"BLOCK_N": 4, "BLOCK_G": 8, "STAGES": 1, "num_warps": 2, "num_stages": 1},
     ("w4_gemv", "sm80"): [
@@ -272,11 +272,18 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     ],
     ("write_kv", "sm75"): {"num_warps": 4, "num_stages": 1},
     ("write_kv", "interpreter"): {},
-    # quantized KV: a tile of keys is 8 KB, of int4 too, so a pipeline of as many stages holds as many bytes
+    # quantized KV: what counts is bytes in flight beside few instructions a byte, so tiles as large as registers allow
     ("decode_quant", "sm80"): [
         ({"codes": {"int8", "fp8"}, "head_dim": {64, 128}}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),
-        ({"codes": {"int4"}, "head_dim": {64, 128}}, {"BLOCK_T": 128, "num_warps": 4, "num_stages": 3}),
-        ({"head_dim": {32, 256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 3}),
+        ({"codes": {"int8", "fp8"}, "head_dim": {32, 256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 3}),
+        ({"codes": {"int4"}, "head_dim": {64, 128}}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),
+        ({"codes": {"int4"}, "head_dim": {256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 3}),
+    ],
+    ("decode_quant", "sm90"): [
+        ({"codes": {"int8", "fp8"}, "head_dim": {64, 128}}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),
+        ({"codes": {"int8", "fp8"}, "head_dim": {32, 256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 3}),
+        ({"codes": {"int4"}, "head_dim": {128}}, {"BLOCK_T": 128, "num_warps": 4, "num_stages": 3}),
+        ({"codes": {"int4"}, "head_dim": {64, 256}}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),
     ],
     ("decode_quant", "interpreter"): {"BLOCK_T": 32},
     ("decode_quant_vector", "sm75"): [
