@@ -14,6 +14,7 @@ from functools import cache, partial
 
 import numpy as np
 
+from labcore.bench.cuda_timing import CudaClock
 from labcore.bench.device import cuda_available, last_level_cache_bytes, memory_bytes
 from labcore.bench.statistics import summarize
 from labcore.bench.timing import measure, pinned_threads
@@ -160,33 +161,55 @@ def _numpy(array_bytes: int, rounds: int) -> Iterator[Ceiling]:
 
 
 def _cuda(rounds: int) -> Iterator[Ceiling]:
+    """Timed call by call, as the rows are: a GPU that multiplies without a pause lowers its clock."""
     import torch
 
-    from labcore.bench.cuda_read import fastest_read
+    from labcore.bench.cuda_read import fastest, reads
 
-    sync = torch.cuda.synchronize
+    clock = CudaClock()
+
+    def ceiling(name: str, dtype: str, ways: dict, shape: str, work: float, formula: str, unit: str) -> Ceiling:
+        op = fastest(name, ways, clock)
+        seconds = tuple(clock.events([ways[op]] * rounds))
+        return Ceiling(name, None, dtype, op, shape, float(work), formula, unit, seconds)
+
     source = torch.randn(GPU_BYTES // 4, device="cuda")
-    op, read = fastest_read(source)
-    size, shape = source.nbytes, _array_shape(source.numel())
-    yield _ceiling("read_bandwidth", None, "fp32", op, shape, size, "4 N", "B/s", read, rounds, sync)
-    target = torch.empty_like(source)
-    copy, fill = partial(target.copy_, source), partial(target.fill_, 1.0)
-    op = "torch.Tensor.copy_"
-    yield _ceiling("copy_bandwidth", None, "fp32", op, shape, 2 * size, "4 N + 4 N", "B/s", copy, rounds, sync)
-    yield _ceiling("fill_bandwidth", None, "fp32", "torch.Tensor.fill_", shape, size, "4 N", "B/s", fill, rounds, sync)
-    del source, target, read, copy, fill
+    target, size, shape = torch.empty_like(source), source.nbytes, _array_shape(source.numel())
+    yield ceiling("read_bandwidth", "fp32", dict(reads(source)), shape, size, "4 N", "B/s")
+    copies = {"torch.Tensor.copy_": partial(target.copy_, source)}
+    yield ceiling("copy_bandwidth", "fp32", copies, shape, 2 * size, "4 N + 4 N", "B/s")
+    fills = {"torch.Tensor.fill_": partial(target.fill_, 1.0)}
+    yield ceiling("fill_bandwidth", "fp32", fills, shape, size, "4 N", "B/s")
+    del source, target, copies, fills
     n = GPU_MATMUL_SIZE
+    for dtype in ("fp32", "bf16", "int8", "fp8"):
+        if ways := _cuda_products(dtype, n):
+            yield ceiling(f"matmul.{dtype}", dtype, ways, f"{n} × {n} × {n}", 2 * n**3, "2 n³", "FLOP/s")
+
+
+def _cuda_products(dtype: str, n: int) -> dict[str, Callable[[], object]]:
+    """Products of random n × n matrices, by name; none where the GPU has no such type.
+
+    The second operand is stored as a linear layer stores its weight, a row an output: 8-bit products want it so.
+    """
+    import torch
+
+    if dtype == "fp8" and torch.cuda.get_device_capability() < (8, 9):
+        return {}
     a, b = (torch.randn(n, n, device="cuda") for _ in range(2))
-    for name, dtype in {"fp32": torch.float32, "bf16": torch.bfloat16}.items():
-        x, y = a.to(dtype), b.to(dtype)
-        out = torch.empty_like(x)
-        yield _matmul(lambda x=x, y=y, out=out: torch.mm(x, y, out=out), name, n, "torch.mm", None, rounds, sync)
-    x, y = ((m * 40).clamp(-127, 127).to(torch.int8) for m in (a, b.t()))
-    yield _matmul(lambda: torch._int_mm(x, y.t()), "int8", n, "torch._int_mm", None, rounds, sync)
-    if torch.cuda.get_device_capability() >= (8, 9):
-        p, q, one = a.to(torch.float8_e4m3fn), b.t().to(torch.float8_e4m3fn), torch.ones((), device="cuda")
-        product = lambda: torch._scaled_mm(p, q.t(), one, one, out_dtype=torch.bfloat16)  # noqa: E731
-        yield _matmul(product, "fp8", n, "torch._scaled_mm", None, rounds, sync)
+    if dtype == "int8":
+        a, b = ((x * 40).clamp(-127, 127).to(torch.int8) for x in (a, b))
+        return {"torch._int_mm": lambda: torch._int_mm(a, b.t())}
+    if dtype == "fp8":
+        a, b, one = a.to(torch.float8_e4m3fn), b.to(torch.float8_e4m3fn), torch.ones((), device="cuda")
+        options = {"out_dtype": torch.bfloat16, "use_fast_accum": True}
+        return {"torch._scaled_mm": lambda: torch._scaled_mm(a, b.t(), one, one, **options)}
+    a, b = (x.to({"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]) for x in (a, b))
+    out = torch.empty_like(a)
+    return {
+        "torch.mm": lambda: torch.mm(a, b, out=out),
+        "torch.mm by rows of both": lambda: torch.mm(a, b.t(), out=out),
+    }
 
 
 def _bandwidth(source, target, threads: int, rounds: int) -> Iterator[Ceiling]:

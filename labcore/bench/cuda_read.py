@@ -1,11 +1,11 @@
-"""The fastest way to read a large array on this GPU: the ceiling of all that reads much and writes little.
+"""The fastest way that a GPU offers to do something, and the ways to read a large array: the ceiling of decoding.
 
 torch's own sum does not always reach what the memory gives, and a kernel that beat its ceiling would be called wrong.
 So sums in Triton and a matrix-vector product of cuBLAS compete with it, and the winner is the ceiling.
 """
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import torch
@@ -13,23 +13,24 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from labcore.bench.timing import measure
+from labcore.bench.cuda_timing import Clock
 
 TILES = ((4096, 8), (8192, 8), (8192, 4))  # elements, warps
-_chosen: dict[int, str] = {}  # elements -> way: decided once, so that a run's ceilings before and after are the same
+PROBES = 5
+_chosen: dict[str, str] = {}  # ceiling -> way: decided once, so that a run's ceilings before and after are the same
 
 
-def fastest_read(source: Tensor) -> tuple[str, Callable[[], object]]:
-    """Name and call of the fastest way to read `source`, fp32, a multiple of 2**15 elements on a CUDA device."""
-    ways = dict(_ways(source))
-    if source.numel() not in _chosen:
-        took = {way: measure(call, rounds=5, sync=torch.cuda.synchronize) for way, call in ways.items()}
-        _chosen[source.numel()] = min(took, key=lambda way: statistics.median(took[way]))
-    way = _chosen[source.numel()]
-    return way, ways[way]
+def fastest(name: str, ways: Mapping[str, Callable[[], object]], clock: Clock) -> str:
+    """The fastest of several ways to do the same work: the ceiling `name`. Each has run when this returns."""
+    took = {}
+    for way, call in ways.items():
+        call()
+        took[way] = statistics.median(clock.events([call] * PROBES))
+    return _chosen.setdefault(name, min(took, key=took.get))
 
 
-def _ways(source: Tensor) -> Iterator[tuple[str, Callable[[], object]]]:
+def reads(source: Tensor) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Ways to read `source`, fp32, a multiple of 2**15 elements on a CUDA device, by name."""
     yield "torch.sum", source.sum
     square = source.view(-1, 2**15)
     yield "torch.mv", partial(torch.mv, square, source.new_ones(2**15), out=source.new_empty(len(square)))

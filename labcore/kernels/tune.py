@@ -215,13 +215,14 @@ def sweep(case: Case, clock: CudaClock, broken: dict) -> list[dict]:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kinds", nargs="*", help=f"of {', '.join(dict.fromkeys(case.kind for case in CASES))}")
+    kinds = ", ".join(dict.fromkeys(case.kind for case in CASES))
+    parser.add_argument("kinds", nargs="*", help=f"of {kinds}, or names of cases; all without any")
     parser.add_argument("--out", type=Path, help="JSON with all times")
     parser.add_argument("--budget", type=float, default=90.0, help="seconds after which no further case begins")
     args = parser.parse_args()
     start, cc = time.perf_counter(), capability("cuda")
     share_folders()
-    cases = [case for case in CASES if not args.kinds or case.kind in args.kinds]
+    cases = [case for case in CASES if not args.kinds or {case.kind, case.name} & set(args.kinds)]
     waiting = [[(case.name, json.dumps(launch)) for launch in tried(case, cc)] for case in cases if not case.like]
     tasks = [task for turn in itertools.zip_longest(*waiting) for task in turn if task is not None]
     broken = run_apart(compile_one, tasks, min(LONGEST, args.budget))
