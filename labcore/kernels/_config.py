@@ -78,7 +78,7 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     ("prefill", "sm90"): [
         (
             {"float32": False, "head_dim": {128}, "tma": True, "few": False},
-            {"BLOCK_M": 128, "BLOCK_N": 128, "TMA": 1, "num_warps": 8, "num_stages": 2},
+            {"BLOCK_M": 128, "BLOCK_N": 128, "TMA": 1, "num_warps": 8, "num_stages": 3},  # of the sweep's: a1
         ),
         (
             {"float32": False, "head_dim": {128}, "tma": True},
@@ -86,7 +86,7 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
         ),
         (
             {"float32": False, "head_dim": {64}, "tma": True},
-            {"BLOCK_M": 128, "BLOCK_N": 128, "TMA": 1, "num_warps": 8, "num_stages": 2},
+            {"BLOCK_M": 128, "BLOCK_N": 128, "TMA": 1, "num_warps": 8, "num_stages": 3},
         ),
         (
             {"float32": False, "head_dim": {256}, "tma": True},
@@ -235,6 +235,8 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     # decode: four programs with 32 KB in flight share a multiprocessor; with more than 128 registers a thread, three do
     ("decode", "sm90"): [
         ({"head_dim": {256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 3}),
+        ({"short": True}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 5}),  # won at b4
+        ({"few_rows": True}, {"BLOCK_T": 64, "num_warps": 2, "num_stages": 3}),  # won at b1 and b2
         ({}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),
     ],
     ("decode", "sm80"): [
@@ -248,6 +250,7 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     ],
     ("decode_vector", "interpreter"): {"BLOCK_T": 32},
     # into how many shares a request's keys are cut: see choose_splits
+    ("splits", "sm90"): {"per_multiprocessor": 4, "least": 128},
     ("splits", "sm75"): {"per_multiprocessor": 4, "least": 256},
     ("splits", "interpreter"): {"per_multiprocessor": 1, "least": 32},
     ("merge", "sm75"): {"BLOCK_N": 32, "num_warps": 4, "num_stages": 1},
