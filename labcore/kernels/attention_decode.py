@@ -13,6 +13,7 @@ FlashInfer, merge_states.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -29,6 +30,7 @@ from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softma
 from labcore.kernels.paging import NO_WINDOW, check_cache, check_options, check_requests, gather, output_like, slots_of
 
 State = tuple[Tensor, Tensor]  # o [..., head_dim], lse [...]
+FEW_KEYS = 256  # of a share: here the latency of its first tiles counts, and more of them should be under way
 SHORTEST_SHARE = 256  # keys: 128 KB of bf16 at head_dim 128, against 4 KB of states to write and read back
 
 
@@ -140,7 +142,7 @@ def attend_share(
 
     o, lse = finish_softmax(acc, row_max, row_sum)  # no key: 0 and -inf, which change nothing in a merge
     out = (request * num_splits + split).to(tl.int64) * n_kv_heads * GROUP + head
-    return o, lse, out, real & ((begin < end) | (split == 0)), real  # a merge does not read o of an empty share
+    return o, lse, out, real & ((begin < end) | (split == 0)), real  # a merge ignores o of an empty share
 
 
 @triton.jit(do_not_specialize=("table_stride", "least", "window"))  # one binary, whatever the batch
@@ -203,7 +205,7 @@ def _decode_vector_kernel(
 # [book: merge-kernel]
 @triton.jit
 def merged(o_ptr, lse_ptr, first, step, n, width, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):
-    """o [BLOCK_D] and lse [1] of the n states in rows first, first + step, ... A state without weight is not read.
+    """o [BLOCK_D] and lse [1] of the n states in rows first, first + step, ... An empty one has any o.
 
     They are taken BLOCK_N at a time, whatever n is: empty states add exact zeros, and the sums keep their order.
     """
@@ -217,9 +219,10 @@ def merged(o_ptr, lse_ptr, first, step, n, width, BLOCK_N: tl.constexpr, BLOCK_D
         new_best = tl.maximum(best, tl.max(lse, 0))
         shift = tl.where(new_best == float("-inf"), 0.0, new_best)
         weights, decay = tl.exp(lse - shift), tl.exp(best - shift)  # exp(0) is 1: a state alone keeps its bits
-        wanted = (weights > 0)[:, None] & (d < width)[None, :]
-        o = tl.load(o_ptr + row[:, None] * width + d[None, :], mask=wanted, other=0.0, cache_modifier=".cg")
-        acc = acc * decay + tl.sum(weights[:, None] * o.to(tl.float32), 0)
+        here = (state < n)[:, None] & (d < width)[None, :]  # not "weights > 0": that would have to wait for lse
+        o = tl.load(o_ptr + row[:, None] * width + d[None, :], mask=here, other=0.0, cache_modifier=".cg")
+        o = tl.where((weights > 0)[:, None], o.to(tl.float32), 0.0)  # nobody may have written the o of an empty state
+        acc = acc * decay + tl.sum(weights[:, None] * o, 0)
         total = total * decay + tl.sum(weights, 0)
         best = new_best
     total = tl.where(total > 0, total, 1.0)
@@ -244,7 +247,7 @@ def merge_states(o: Tensor, lse: Tensor, *, backend: str = "auto") -> State:
     """The state over n disjoint sets of keys together, from the state over each.
 
     o [n, ..., D], lse fp32 [n, ...] (natural logarithm) -> o [..., D] in the same dtype, lse [...]. The order of the n
-    changes no more than roundings. An empty state has lse -inf; its o is not read.
+    changes no more than roundings. An empty state has lse -inf, and its o may be anything.
     """
     if not o.shape[:-1] == lse.shape or lse.dtype != torch.float32 or not len(lse):
         raise InputError(f"o {tuple(o.shape)}, lse {lse.dtype} {tuple(lse.shape)}: pass [n, ..., D] and fp32 [n, ...]")
@@ -293,6 +296,11 @@ def room_for_states(workspace: Tensor | None, q: Tensor, num_splits: int) -> Sta
 def multiprocessors(device: torch.device) -> int:
     """Of a GPU; in the interpreter a small number, so that its tests split."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+
+
+def pick_decode(kind: str, cc: tuple[int, int] | None, head_dim: int, group: int, share: int) -> dict[str, int]:
+    """Launch choices for shares of so many keys. In a chunked mode that is the chunk, whatever the batch."""
+    return pick(kind, cc, head_dim=head_dim, few_rows=group <= 16, short=share <= FEW_KEYS)
 
 
 def paged_decode(
@@ -350,15 +358,16 @@ def paged_decode(
     cc, page, n_kv_heads = capability(q.device), *k_cache.shape[1:3]
     if vector is None:
         vector = cc is not None and not (has_mma(cc) and q.dtype != torch.float32)
-    launch = pick("decode_vector" if vector else "decode", cc, head_dim=size) if launch is None else launch
     longest = min(max_seq_len or block_table.shape[1] * page, window or NO_WINDOW)
-    least = chunk or launch["BLOCK_T"]
+    rule, least = pick("splits", cc), chunk or 1
     if chunk is not None:
         num_splits = max(1, -(-longest // chunk))
     elif num_splits is None:
-        rule = pick("splits", cc)
         least, programs = rule["least"], requests * n_kv_heads
         num_splits = choose_splits(programs, longest, multiprocessors(q.device), **rule)
+    if launch is None:
+        kind, group = "decode_vector" if vector else "decode", n_heads // n_kv_heads
+        launch = pick_decode(kind, cc, size, group, share=chunk or -(-longest // num_splits))
     q = q if q.stride()[1:] == (size, 1) else q.contiguous()
     if num_splits > 1:
         o, lse = room_for_states(workspace, q, num_splits)
@@ -382,17 +391,19 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     numbers = {"q_stride": "i32:16", "table_stride": "i32", "least": "i32", "window": "i32", "scale_log2": "fp32"}
     pointers = {"table_ptr": "*i32", "seq_lens_ptr": "*i32", "o_ptr": "*fp32", "lse_ptr": "*fp32"}
 
-    def each(kind: str, dtype: str, sizes, pages, groups) -> Iterator[Variant]:
+    def variant(kind: str, dtype: str, size: int, group: int = 4, page: int = 16, share: int = 4096) -> Variant:
         kernel, expects = (_decode_kernel, ["cp.async"]) if kind == "decode" else (_decode_vector_kernel, [])
         types = numbers | pointers | dict.fromkeys(("q_ptr", "k_ptr", "v_ptr"), dtype)
-        for size, page, group in ((d, p, g) for d in sizes for p in pages for g in groups):
-            name = f"{kind} {dtype[1:]}, head_dim {size}, page {page}, group {group}"
-            launch = pick(kind, cc, head_dim=size)
-            yield Variant.of(name, kernel, types, launch, expects, GROUP=group, HEAD_DIM=size, PAGE=page)
+        name = f"{kind} {dtype[1:]}, head_dim {size}, group {group}, page {page}, shares of {share}"
+        launch = pick_decode(kind, cc, size, group, share)
+        return Variant.of(name, kernel, types, launch, expects, GROUP=group, HEAD_DIM=size, PAGE=page)
 
     if has_mma(cc):
-        yield from each("decode", half, (128, 64, 256), (16, 128), (4, 1, 32))
-    yield from each("decode_vector", "*fp32" if has_mma(cc) else half, (128, 64, 256), (16, 128), (4,))
+        for size, group, share in itertools.product((128, 64, 256), (4, 1, 32), (4096, FEW_KEYS)):
+            yield variant("decode", half, size, group, share=share)
+        yield variant("decode", half, 128, page=128)
+    for size in (128, 64, 256):
+        yield variant("decode_vector", "*fp32" if has_mma(cc) else half, size)
     for _, launch in rules("merge", cc):
         types = {"o_ptr": "*fp32", "lse_ptr": "*fp32", "out_ptr": half, "out_lse_ptr": "*fp32"}
         types |= {"n": "i32", "step": "i32", "width": "i32:16"}

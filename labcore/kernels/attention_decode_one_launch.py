@@ -22,11 +22,13 @@ from labcore.kernels._compat import capability, choose, has_mma
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick
 from labcore.kernels.attention_decode import (
+    FEW_KEYS,
     attend_share,
     choose_splits,
     merged,
     multiprocessors,
     paged_decode,
+    pick_decode,
     room_for_states,
 )
 from labcore.kernels.online_softmax import LOG2_E
@@ -92,12 +94,12 @@ def paged_decode_one_launch(
     choose("triton", q, mma=True, what="paged_decode_one_launch")
     requests, n_heads, size = q.shape
     page, n_kv_heads = k_cache.shape[1:3]
+    group = n_heads // n_kv_heads
     if len(tickets) < requests * n_kv_heads:
         raise InputError(f"{len(tickets)} tickets: pass {requests * n_kv_heads}, one per request and KV head")
     out, cc = output_like(q, out), capability(q.device)
-    launch, rule = _launch(cc, size), pick("splits", cc)
+    rule, longest = pick("splits", cc), max_seq_len or block_table.shape[1] * page
     if num_splits is None:
-        longest = max_seq_len or block_table.shape[1] * page
         num_splits = choose_splits(requests * n_kv_heads, longest, multiprocessors(q.device), **rule)
     if num_splits == 1:
         return paged_decode(q, k_cache, v_cache, block_table, seq_lens, scale=scale, num_splits=1, out=out)
@@ -106,15 +108,10 @@ def paged_decode_one_launch(
     _one_launch_kernel[n_kv_heads, requests, num_splits](
         q, k_cache, v_cache, block_table, seq_lens, o, lse, tickets, out, q.stride(0), block_table.stride(0),
         rule["least"], (scale or size**-0.5) * LOG2_E,
-        GROUP=n_heads // n_kv_heads, HEAD_DIM=size, PAGE=page, **launch,
+        GROUP=group, HEAD_DIM=size, PAGE=page, BLOCK_N=pick("merge", cc)["BLOCK_N"],
+        **pick_decode("decode", cc, size, group, share=-(-longest // num_splits)),
     )  # fmt: skip
     return out
-
-
-def _launch(cc: tuple[int, int] | None, head_dim: int) -> dict[str, int]:
-    """That of the two kernels, so that every sum has the same order; a third stage would make Triton 3.6 spill."""
-    launch = pick("decode", cc, head_dim=head_dim) | {"BLOCK_N": pick("merge", cc)["BLOCK_N"]}
-    return launch if cc is None else launch | {"num_stages": 2}
 
 
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:
@@ -124,6 +121,7 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     types = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "out_ptr"), "*bf16")
     types |= {"table_ptr": "*i32", "seq_lens_ptr": "*i32", "o_ptr": "*fp32", "lse_ptr": "*fp32", "tickets_ptr": "*i32"}
     types |= {"q_stride": "i32:16", "table_stride": "i32", "least": "i32", "scale_log2": "fp32"}
-    yield Variant.of(
-        "one launch", _one_launch_kernel, types, _launch(cc, 128), ["cp.async"], GROUP=4, HEAD_DIM=128, PAGE=16
-    )
+    for share in (FEW_KEYS, FEW_KEYS + 1):
+        launch = pick_decode("decode", cc, 128, 4, share) | {"BLOCK_N": pick("merge", cc)["BLOCK_N"]}
+        name = f"one launch, {'short' if share == FEW_KEYS else 'long'} shares"
+        yield Variant.of(name, _one_launch_kernel, types, launch, ["cp.async"], GROUP=4, HEAD_DIM=128, PAGE=16)
