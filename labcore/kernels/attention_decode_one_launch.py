@@ -82,6 +82,7 @@ def paged_decode_one_launch(
     max_seq_len: int | None = None,
     workspace: Tensor | None = None,
     out: Tensor | None = None,
+    backend: str = "auto",
 ) -> Tensor:
     """`paged_decode` on tensor cores, by one kernel, without lse, window and chunk; there are no other differences.
 
@@ -91,7 +92,7 @@ def paged_decode_one_launch(
     check_cache(q, k_cache, v_cache)
     check_requests(q, block_table, seq_lens=seq_lens, tickets=tickets)
     check_options(num_splits=num_splits, max_seq_len=max_seq_len)
-    choose("triton", q, mma=True, what="paged_decode_one_launch")
+    chosen = choose(backend, q, mma=True, what="paged_decode_one_launch")
     requests, n_heads, size = q.shape
     page, n_kv_heads = k_cache.shape[1:3]
     group = n_heads // n_kv_heads
@@ -101,8 +102,9 @@ def paged_decode_one_launch(
     rule, longest = pick("splits", cc), max_seq_len or block_table.shape[1] * page
     if num_splits is None:
         num_splits = choose_splits(requests * n_kv_heads, longest, multiprocessors(q.device), **rule)
-    if num_splits == 1:
-        return paged_decode(q, k_cache, v_cache, block_table, seq_lens, scale=scale, num_splits=1, out=out)
+    if num_splits == 1 or chosen == "torch":  # nothing to merge, or nothing to launch
+        where = k_cache, v_cache, block_table, seq_lens
+        return paged_decode(q, *where, scale=scale, num_splits=1, out=out, backend=chosen)
     q = q if q.stride()[1:] == (size, 1) else q.contiguous()
     o, lse = room_for_states(workspace, q, num_splits)
     _one_launch_kernel[n_kv_heads, requests, num_splits](

@@ -14,6 +14,7 @@ from labcore.bench.cuda_rows import bars, close, floor, measured, sets
 from labcore.bench.cuda_run import CudaRun
 from labcore.bench.record import Row
 from labcore.kernels.attention_decode import paged_decode
+from labcore.kernels.attention_decode_one_launch import paged_decode_one_launch
 from labcore.kernels.bench_inputs import BF16, Heads, Paged, attend, normal, paged
 
 HEADS = Heads()
@@ -26,7 +27,7 @@ BAR = 4e-3
 
 
 def suite(run: CudaRun) -> None:
-    """Rows gpu.b1 to gpu.b5, gpu.splits.* and gpu.invariant."""
+    """Rows gpu.b1 to gpu.b5, gpu.b4.one_launch, gpu.splits.* and gpu.invariant."""
     run.attempt_all(ROWS)
 
 
@@ -66,6 +67,19 @@ def bandwidth(run: CudaRun, name: str) -> Iterator[Row]:
     found = measured(run, {"ours": ours}, lambda: step.check(ours[0]))
     what = f"decode attention, {step.batch} × {step.context:,} tokens of context"
     yield found.row(f"gpu.{name}", what, target=bars(*BARS[name]), **step.fields(run))
+
+
+def one_launch(run: CudaRun) -> Iterator[Row]:
+    """b4 by the annex, whose last share to finish merges all: what the second launch costs."""
+    step = Decode(run, *SHAPES["b4"])
+    tickets = torch.zeros(step.batch * HEADS.kv, dtype=torch.int32, device=run.device)
+    ours = [
+        lambda q=q, cache=cache: paged_decode_one_launch(q, *cache.where, tickets, max_seq_len=step.context)
+        for q, cache in zip(step.queries, step.caches, strict=True)
+    ]
+    found = measured(run, {"ours": ours, "two launches": step.calls()}, lambda: step.check(ours[0]))
+    what = f"decode attention, {step.batch} × {step.context:,}, merged in the same launch"
+    yield found.row("gpu.b4.one_launch", what, ["two launches"], **step.fields(run))
 
 
 def flex(run: CudaRun) -> Iterator[Row]:
@@ -128,5 +142,5 @@ def invariant(run: CudaRun) -> Iterator[Row]:
 
 
 ROWS = {f"gpu.{name}": lambda run, name=name: bandwidth(run, name) for name in SHAPES}
-ROWS |= {"gpu.b5": flex, "gpu.splits": splits, "gpu.invariant": invariant}
+ROWS |= {"gpu.b4.one_launch": one_launch, "gpu.b5": flex, "gpu.splits": splits, "gpu.invariant": invariant}
 SLOW_TO_COMPILE = ("gpu.b5",)
