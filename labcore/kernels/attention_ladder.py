@@ -91,7 +91,8 @@ def tiled_kernel(
 
     row_max, row_sum = tl.full([BLOCK_M], float("-inf"), tl.float32), tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
-    column = head // group * HEAD_DIM
+    kv_head = head // group
+    column = kv_head * HEAD_DIM
     for start in range(begin, end, BLOCK_N):
         left = kv_len - start
         k = load_block(keys, k_start + start, left, column, kv_stride, BLOCK_N, HEAD_DIM, True, False)

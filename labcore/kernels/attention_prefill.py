@@ -28,7 +28,7 @@ from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose, has_mma
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
-from labcore.kernels.attention_prefill_ws import TILES as SPECIALIZED
+from labcore.kernels.attention_prefill_ws import TILE as SPECIALIZED
 from labcore.kernels.attention_prefill_ws import launch_specialized, specializable
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
 from labcore.kernels.paging import NO_WINDOW
@@ -104,10 +104,15 @@ def load_block(source, row, rows_left, column, stride, ROWS: tl.constexpr, COLUM
 def attend_blocks(
     state, q, keys, values, begin, end, positions, k_start, kv_len, column, kv_stride, scale_log2,
     HEAD_DIM: tl.constexpr, BLOCK_N: tl.constexpr, WINDOW: tl.constexpr, EDGE: tl.constexpr, TMA: tl.constexpr,
+    UNROLL: tl.constexpr,
 ):  # fmt: skip
-    """Online softmax over the keys [begin, end) of a sequence: in an EDGE block some are not visible to some query."""
+    """Online softmax over the keys [begin, end) of a sequence: in an EDGE block some are not visible to some query.
+
+    All warps of a program meet once a pass, when room is made for the next blocks. Between two meetings those of one
+    half of the rows may multiply while the others exponentiate, the more so the more blocks a pass has: UNROLL.
+    """
     row_max, row_sum, acc = state
-    for start in range(begin, end, BLOCK_N):
+    for start in tl.range(begin, end, BLOCK_N, loop_unroll_factor=UNROLL):
         left = kv_len - start
         k = load_block(keys, k_start + start, left, column, kv_stride, BLOCK_N, HEAD_DIM, EDGE, TMA)
         scores = tl.dot(q, k.T, input_precision="ieee")  # [BLOCK_M, BLOCK_N]
@@ -136,6 +141,7 @@ def attend_blocks(
 def _varlen_kernel(
     q_ptr, keys, values, out_ptr, lse_ptr, cu_q_ptr, cu_k_ptr, num_seqs, q_stride, kv_stride, scale_log2,
     HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, WINDOW: tl.constexpr, TMA: tl.constexpr,
+    UNROLL: tl.constexpr,
 ):  # fmt: skip
     """Program (member of the group, tile from the last on, KV head): BLOCK_M queries of one head.
 
@@ -162,21 +168,19 @@ def _varlen_kernel(
         if WINDOW < UNBOUNDED:
             begin = tl.maximum(position - WINDOW + 1, 0) // BLOCK_N * BLOCK_N
             full_end = tl.maximum(full_end, begin)
-            full_begin = tl.cdiv(tl.maximum(position + BLOCK_M - WINDOW, 0), BLOCK_N) * BLOCK_N
-            full_begin = tl.minimum(full_begin, full_end)
+            full_begin = tl.minimum(tl.cdiv(tl.maximum(position + BLOCK_M - WINDOW, 0), BLOCK_N) * BLOCK_N, full_end)
 
     row_max, row_sum = tl.full([BLOCK_M], float("-inf"), tl.float32), tl.zeros([BLOCK_M], tl.float32)
     state = row_max, row_sum, tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
     column = kv_head * HEAD_DIM
     if WINDOW is not None and WINDOW < UNBOUNDED:
         state = attend_blocks(state, q, keys, values, begin, full_begin, positions, k_start, kv_len, column, kv_stride,
-                              scale_log2, HEAD_DIM, BLOCK_N, WINDOW, True, TMA)  # fmt: skip
+                              scale_log2, HEAD_DIM, BLOCK_N, WINDOW, True, TMA, 1)  # fmt: skip
     state = attend_blocks(state, q, keys, values, full_begin, full_end, positions, k_start, kv_len, column, kv_stride,
-                          scale_log2, HEAD_DIM, BLOCK_N, WINDOW, False, TMA)  # fmt: skip
+                          scale_log2, HEAD_DIM, BLOCK_N, WINDOW, False, TMA, UNROLL)  # fmt: skip
     state = attend_blocks(state, q, keys, values, full_end, end, positions, k_start, kv_len, column, kv_stride,
-                          scale_log2, HEAD_DIM, BLOCK_N, WINDOW, True, TMA)  # fmt: skip
-    row_max, row_sum, acc = state
-    out, lse = finish_softmax(acc, row_max, row_sum)
+                          scale_log2, HEAD_DIM, BLOCK_N, WINDOW, True, TMA, 1)  # fmt: skip
+    out, lse = finish_softmax(state[2], state[0], state[1])
 
     row = tl.arange(0, BLOCK_M)
     real = first + row < q_len
@@ -275,7 +279,7 @@ def _launch(q, k, v, out, lse, cu_q, cu_k, max_q, look_back, scale, config) -> N
     grid = q.shape[1] // k.shape[1], tiles, k.shape[1]
     _varlen_kernel[grid](
         q, keys, values, out, lse, cu_q, cu_k, len(cu_q) - 1, q.stride(0), stride, scale * LOG2_E,
-        HEAD_DIM=q.shape[2], WINDOW=look_back, **config,
+        HEAD_DIM=q.shape[2], WINDOW=look_back, **{"UNROLL": 1} | config,
     )  # fmt: skip
 
 
@@ -306,23 +310,24 @@ def variant(name, head_dim, dtype, look_back, launch, cc) -> Variant:
     expects = {"wgmma"} if cc >= (9, 0) and dtype != "fp32" and launch["BLOCK_M"] >= 64 else set()
     expects |= {"tma" if launch["TMA"] else "cp.async"}
     name = f"{name}, {launch['BLOCK_M']}x{launch['BLOCK_N']}{', TMA' if launch['TMA'] else ''}"
-    return Variant.of(name, _varlen_kernel, signature, launch, expects, HEAD_DIM=head_dim, WINDOW=look_back)
+    return Variant.of(
+        name, _varlen_kernel, signature, {"UNROLL": 1} | launch, expects, HEAD_DIM=head_dim, WINDOW=look_back
+    )
 
 
 def candidates(kind: str, cc: tuple[int, int]) -> list[dict[str, int]]:
     """Launch choices that `labcore.kernels.tune` measures beside the table's, head_dim 128 on Hopper, as `config`."""
     if kind != "prefill" or cc < (9, 0):
         return []
-    names = "BLOCK_M", "BLOCK_N", "TMA", "num_warps", "num_stages"
+    names = "BLOCK_M", "BLOCK_N", "UNROLL", "TMA", "num_warps", "num_stages"
     tiles = [
-        (128, 128, 1, 8, 2),
-        (128, 128, 1, 8, 3),
-        (128, 64, 1, 8, 3),
-        (128, 32, 1, 8, 3),  # two programs on a multiprocessor; with 64 keys they would need 162 registers, not 128
-        (128, 32, 1, 8, 4),
-        (64, 64, 1, 4, 2),
-        (128, 128, 0, 8, 2),
-        (128, 64, 0, 8, 2),
+        (128, 128, 1, 1, 8, 3),
+        (128, 128, 1, 0, 8, 3),
+        (128, 64, 2, 0, 8, 3),
+        (128, 64, 2, 0, 8, 2),
+        (128, 64, 2, 1, 8, 3),
+        (128, 32, 4, 0, 8, 3),
+        (64, 64, 1, 1, 4, 2),
     ]
     plain = [dict(zip(names, tile, strict=True)) for tile in tiles]
-    return plain + SPECIALIZED
+    return [*plain, SPECIALIZED]

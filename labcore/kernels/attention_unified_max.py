@@ -88,7 +88,7 @@ def _unified_max_kernel(
         state = row_max, row_sum, tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
         row_max, row_sum, acc = attend_blocks(
             state, q, keys, values, 0, end, positions, k_start, kv_len, column, kv_stride, scale_log2,
-            HEAD_DIM, BLOCK_N, UNBOUNDED, True, False,
+            HEAD_DIM, BLOCK_N, UNBOUNDED, True, False, 1,
         )  # fmt: skip
         if recomputed_ptr is not None:
             tl.atomic_add(recomputed_ptr, 1)

@@ -5,7 +5,7 @@ import torch
 
 from labcore.core.errors import InputError
 from labcore.kernels.attention_prefill import attention_varlen
-from labcore.kernels.attention_prefill_ws import TILES
+from labcore.kernels.attention_prefill_ws import TILE
 from labcore.kernels.attention_unified_max import attention_unified_max
 from tests.kernels.conftest import DEVICE, DTYPES
 from tests.kernels.test_attention_prefill import agrees, inputs
@@ -15,7 +15,7 @@ ON_GPU = DEVICE == "cuda"
 
 def specialized(*arguments, **options):
     """attention_varlen with specialized warps; interpreted, with small tiles."""
-    config = TILES[0] if ON_GPU else {"WS": 1, "BLOCK_M": 16, "BLOCK_N": 32}
+    config = TILE if ON_GPU else {"WS": 1, "BLOCK_M": 16, "BLOCK_N": 32}
     return attention_varlen(*arguments, config=config, **options)
 
 

@@ -42,8 +42,8 @@ SLIPS = {  # what is written, what a slip makes of it, the test that must see it
         "wide window",
     ),
     "the blocks at a window's start have no mask": (
-        "full_begin = tl.cdiv(tl.maximum(position + BLOCK_M - WINDOW, 0), BLOCK_N) * BLOCK_N",
-        "full_begin = begin",
+        "tl.minimum(tl.cdiv(tl.maximum(position + BLOCK_M - WINDOW, 0), BLOCK_N) * BLOCK_N, full_end)",
+        "begin",
         "wide window",
     ),
     "the diagonal blocks have no mask": (
