@@ -42,7 +42,7 @@ TOY = {
     },
     "w4a16": {"LARGE": (64, 256), "LAYER": {"qkv": (48, 128), "down": (32, 256)}},
     "gemm8": {"SQUARE": 128, "DECODE": (16, 128, 256), "DEPTHS": (256,), "SMALL": 128},
-    "kv_quant": {"HEADS": HEADS, "SHAPE": (2, 40)},
+    "kv_quant": {"HEADS": Heads(q=4, kv=2, dim=64), "SHAPE": (2, 40)},
     "pointwise": {"HEADS": HEADS, "TOKENS": 12, "HIDDEN": 64, "INTERMEDIATE": 96},
     "sampling": {"VOCAB": 300, "PLAIN": 2, "FILTERED": 2},
 }
