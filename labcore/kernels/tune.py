@@ -123,6 +123,7 @@ CASES = [
     Case("prefill a4", "prefill", "attention_prefill", lambda run: _prefill(run, "a4")),
     Case("decode b1", "decode", "attention_decode", lambda run: _decode(run, "b1")),
     Case("decode b2", "decode", "attention_decode", lambda run: _decode(run, "b2"), like="decode b1"),
+    Case("decode b3", "decode", "attention_decode", lambda run: _decode(run, "b3"), short=True, like="decode b1"),
     Case("decode b4", "decode", "attention_decode", lambda run: _decode(run, "b4"), short=True, like="decode b1"),
     Case("splits b1", "splits", "attention_decode", lambda run: _decode(run, "b1")),
     Case("splits b2", "splits", "attention_decode", lambda run: _decode(run, "b2"), like="splits b1"),
