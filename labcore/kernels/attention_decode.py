@@ -425,17 +425,7 @@ def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
     if kind == "decode_vector":
         tried = [(64, 4, 1), (32, 4, 1), (32, 2, 1), (64, 8, 1)]
     else:
-        tried = [
-            (64, 4, 3),
-            (64, 4, 2),
-            (64, 4, 5),
-            (64, 2, 3),
-            (32, 2, 3),
-            (32, 1, 3),
-            (32, 4, 5),
-            (32, 2, 5),
-            (64, 2, 5),
-        ]
-        tried += [(128, 8, 3), (128, 4, 3), (128, 4, 2), (64, 8, 5), (128, 8, 2)]
+        tried = [(64, 4, 3), (64, 4, 2), (64, 4, 5), (64, 2, 3), (64, 2, 5), (32, 2, 3), (32, 1, 3), (32, 4, 5)]
+        tried += [(32, 2, 5), (128, 8, 3), (128, 4, 3), (128, 4, 2), (64, 8, 5), (128, 8, 2)]
     for block, warps, stages in tried:
         yield {"BLOCK_T": block, "num_warps": warps, "num_stages": stages}
