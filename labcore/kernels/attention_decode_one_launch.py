@@ -100,6 +100,7 @@ def paged_decode_one_launch(
         raise InputError(f"{len(tickets)} tickets: pass {requests * n_kv_heads}, one per request and KV head")
     out, cc = output_like(q, out), capability(q.device)
     rule, longest = pick("splits", cc), max_seq_len or block_table.shape[1] * page
+    least = rule["least"] if num_splits is None else 1
     if num_splits is None:
         num_splits = choose_splits(requests * n_kv_heads, longest, multiprocessors(q.device), **rule)
     if num_splits == 1 or chosen == "torch":  # nothing to merge, or nothing to launch
@@ -109,7 +110,7 @@ def paged_decode_one_launch(
     o, lse = room_for_states(workspace, q, num_splits)
     _one_launch_kernel[n_kv_heads, requests, num_splits](
         q, k_cache, v_cache, block_table, seq_lens, o, lse, tickets, out, q.stride(0), block_table.stride(0),
-        rule["least"], (scale or size**-0.5) * LOG2_E,
+        least, (scale or size**-0.5) * LOG2_E,
         GROUP=group, HEAD_DIM=size, PAGE=page, BLOCK_N=pick("merge", cc)["BLOCK_N"],
         **pick_decode("decode", cc, size, group, share=-(-longest // num_splits)),
     )  # fmt: skip
