@@ -167,7 +167,8 @@ def paged_kernel(
         new = tl.maximum(m, tl.max(s, 0))
         p, decay = tl.exp(s - new), tl.exp(m - new)
         m, l, acc = new, l * decay + tl.sum(p, 0), acc * decay + tl.sum(p[:, None] * v, 0)
-    tl.store(o_ptr + row * D + column, acc / tl.where(l > 0, l, 1.0))
+    l = tl.where(l > 0, l, 1.0)  # without keys m is still -inf, and so is lse
+    tl.store(o_ptr + row * D + column, acc / l)
     tl.store(lse_ptr + row, m + tl.log(l))
 
 
