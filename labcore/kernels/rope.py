@@ -16,6 +16,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose
@@ -97,8 +98,15 @@ def _turn_heads(row_ptr, head, N: tl.constexpr, lane, cos, sin, HALF: tl.constex
 def _rope_write_kernel(
     qkv_ptr, cos_ptr, sin_ptr, position_ptr, slot_ptr, k_cache_ptr, v_cache_ptr, q_weight_ptr, k_weight_ptr,
     stride, eps, N_Q: tl.constexpr, N_KV: tl.constexpr, HALF: tl.constexpr, HEADS: tl.constexpr, LANES: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Program (token, group) has HEADS heads of one token; q goes back in place, k and v to the token's slot."""
+    """Program (token, group) has HEADS heads of one token; q goes back in place, k and v to the token's slot.
+
+    EARLY: it is launched before the product it turns has ended, and waits for that here (`kernels.gemv`).
+    """
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
     token = tl.program_id(0).to(tl.int64)
     head, lane = tl.program_id(1) * HEADS + tl.arange(0, HEADS), tl.arange(0, LANES)
     is_q, is_k, is_v = head < N_Q, (head >= N_Q) & (head < N_Q + N_KV), head >= N_Q + N_KV
@@ -202,11 +210,13 @@ def rope_write_kv(
     n_q = qkv.shape[1] - 2 * n_kv
     if choose(backend, qkv, what="rope_write_kv") == "torch":
         return rope_write_kv_reference(qkv, cos, sin, positions, k_cache, v_cache, slots, q_weight, k_weight, eps)
-    launch = _launch(qkv)
+    launch, cc = _launch(qkv), capability(qkv.device)
+    early = cc is not None and cc >= (9, 0) and len(qkv) < FEW_TOKENS
+    launch |= {"launch_pdl": True} if early else {}
     if len(qkv):
         _rope_write_kernel[len(qkv), triton.cdiv(qkv.shape[1], launch["HEADS"])](
             qkv, cos, sin, positions, slots, k_cache, v_cache, q_weight, k_weight, qkv.stride(0), eps,
-            N_Q=n_q, N_KV=n_kv, HALF=qkv.shape[2] // 2, **launch,
+            N_Q=n_q, N_KV=n_kv, HALF=qkv.shape[2] // 2, EARLY=early, **launch,
         )  # fmt: skip
     return qkv[:, :n_q]
 
@@ -267,7 +277,7 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     for _, launch in rules("rope", cc):
         heads = f"{launch['HEADS']} heads"
         yield Variant.of(f"apart, {heads}", _rope_kernel, apart, launch, N_Q=32, N_K=8, **size)
-        plain = dict.fromkeys(weights)
-        yield Variant.of(f"joint, {heads}", _rope_write_kernel, joint, launch, **plain, N_Q=32, N_KV=8, **size)
+        plain, early = dict.fromkeys(weights), {"EARLY": cc >= (9, 0)}
+        yield Variant.of(f"joint, {heads}", _rope_write_kernel, joint, launch, **plain, **early, N_Q=32, N_KV=8, **size)
         name = f"joint, normalized, {heads}"
-        yield Variant.of(name, _rope_write_kernel, joint | weights, launch, N_Q=16, N_KV=8, **size)
+        yield Variant.of(name, _rope_write_kernel, joint | weights, launch, **early, N_Q=16, N_KV=8, **size)
