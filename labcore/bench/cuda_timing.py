@@ -1,9 +1,10 @@
 """Timing on a GPU: events around one call behind a cleared cache, or a CUDA graph of many calls where one is short.
 
-A call of 30 µs or more is timed by two events. Before them a buffer larger than the L2 cache is written, so that inputs
-come from memory, and a kernel waits until the host has queued the whole call, so that Python's time is not in it.
-Shorter calls are captured, 40 or more in one graph, over sets of inputs that are together larger than the cache three
-times over; a sample is the time of some replays divided by the calls in them. Programs that are compared take turns.
+A call of 30 µs or more is timed by two events. Before them a buffer larger than the L2 cache is read, so that inputs
+come from memory (were it written, storing its last 50 MB would be charged to the call), and a kernel waits until the
+host has queued the whole call, so that Python's time is not in it. Shorter calls are captured, 40 or more in one graph,
+over sets of inputs that are together larger than the cache three times over; a sample is the time of some replays
+divided by the calls in them. Programs that are compared take turns.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ class CudaClock:
         import torch
 
         self.torch = torch
-        self.buffer = torch.empty(FLUSH_BYTES, dtype=torch.int8, device="cuda")
+        self.buffer = torch.zeros(FLUSH_BYTES // 4, device="cuda")
 
     def events(self, calls: Calls) -> list[float]:
         cuda, pairs, host = self.torch.cuda, [], 100e-6
         cuda.synchronize()
         for call in calls:
             start, end = (cuda.Event(enable_timing=True) for _ in range(2))
-            self.buffer.zero_()
+            self.buffer.amax()
             cuda._sleep(int(SM_CLOCK * (2 * host + 20e-6)))
             queued = time.perf_counter()
             start.record()
@@ -152,7 +153,7 @@ def _method(graph: bool, sets: int) -> str:
     inputs = f"{sets} set{'s' * (sets > 1)} of inputs in turn"
     if graph:
         return f"CUDA graph of {max(GRAPH_CALLS, sets)} calls, {REPLAYS} replays a sample, {inputs}; alternated rounds"
-    return f"events around one call, {FLUSH_BYTES >> 20} MiB written before each, {inputs}; alternated rounds"
+    return f"events around one call, {FLUSH_BYTES >> 20} MiB read before each, {inputs}; alternated rounds"
 
 
 def sets_beyond_cache(bytes_per_call: float, l2_bytes: int) -> int:
