@@ -1,0 +1,88 @@
+"""Which path carries out the steps, as far as that can be seen without a GPU."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+from labcore.attention.metadata import AttentionShape  # noqa: E402
+from labcore.attention.triton_backend import TritonAttention  # noqa: E402
+from labcore.core.errors import InputError  # noqa: E402
+from labcore.engine import execution  # noqa: E402
+from labcore.engine.build import assemble  # noqa: E402
+from labcore.engine.engine_core import EngineCore  # noqa: E402
+from labcore.engine.execution import ExecutionConfig  # noqa: E402
+from labcore.engine.random_model import random_engine, random_model, run_to_end, token_requests  # noqa: E402
+from labcore.engine.runner import ModelRunner  # noqa: E402
+from labcore.model.fused import FusedBlock  # noqa: E402
+from tests.model.tiny import tiny_config, tiny_model  # noqa: E402
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+SMALL = {"num_blocks": 20, "block_size": 4}
+
+
+def switches(device, head_dim=64, chip=(9, 0), monkeypatch=None, **given):
+    monkeypatch.setattr(execution, "capability", lambda device: chip if device.type == "cuda" else None)
+    monkeypatch.setattr(execution, "interpreting", lambda: False)
+    found = ExecutionConfig(**given).on(device, AttentionShape(2, 2, head_dim, 4, 4))
+    return found.triton, found.cuda_graphs
+
+
+def test_a_cpu_runs_the_plain_engine():
+    core = assemble(tiny_model(head_dim=16), **SMALL)
+    assert type(core) is EngineCore and type(core.runner) is ModelRunner
+    assert not any(type(layer) is FusedBlock for layer in core.runner.model.layers)
+
+
+def test_the_kernels_run_in_the_interpreter_where_that_is_asked_for():
+    model = tiny_model(head_dim=16)
+    core = assemble(model, triton=True, **SMALL)
+    assert core.runner.backend is TritonAttention and type(core.runner.model.layers[0]) is FusedBlock
+    prompts, lengths = [[1, 2, 3], [9]], [3, 2]
+    ours, plain = token_requests(prompts, lengths), token_requests(prompts, lengths)
+    run_to_end(core, ours)
+    run_to_end(assemble(model, **SMALL), plain)
+    assert [one.output_token_ids for one in ours] == [one.output_token_ids for one in plain]
+
+
+def test_switches_follow_the_chip_and_the_model(monkeypatch):
+    def of(*args, **kwargs):
+        return switches(*args, monkeypatch=monkeypatch, **kwargs)
+
+    assert of(CUDA) == (True, True)
+    assert of(CUDA, triton=False) == (False, False)
+    assert of(CUDA, cuda_graphs=False) == (True, False)
+    assert of(CUDA, chip=(7, 5)) == of(CUDA, head_dim=80) == of(CPU) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "message"),
+    [
+        (CPU, {"triton": True}, "triton=True on cpu with head_dim=64: the kernels need"),
+        (CPU, {"cuda_graphs": True}, "cuda_graphs=True on cpu with triton=False: graphs need a GPU"),
+        (CUDA, {"cuda_graphs": True, "triton": False}, "cuda_graphs=True on cuda with triton=False"),
+        (CUDA, {"triton": True, "chip": (7, 5)}, "compute capability 8.0 or more"),
+        (CUDA, {"triton": True, "head_dim": 80}, "head_dim=80"),
+    ],
+)
+def test_a_switch_that_cannot_be_on_says_why(monkeypatch, device, given, message):
+    with pytest.raises(InputError, match=message):
+        switches(device, monkeypatch=monkeypatch, **given)
+
+
+def test_random_models_are_reproducible_and_tied_where_the_shape_says_so():
+    model = random_model(tiny_config(qk_norm=True, tied_embeddings=True), device="cpu", dtype=torch.float32, seed=3)
+    again = random_model(tiny_config(qk_norm=True, tied_embeddings=True), device="cpu", dtype=torch.float32, seed=3)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    assert model.lm_head.weight is model.embed_tokens.weight
+    assert (model.layers[0].self_attn.q_norm.weight == 1).all() and 0.015 < model.lm_head.weight.std() < 0.025
+    with pytest.raises(InputError, match="llama-3-8b"):
+        random_model("llama-3-9b", device="cpu")
+
+
+def test_token_requests_end_exactly_where_they_should():
+    core = random_engine(tiny_config(), device="cpu", dtype=torch.float32, **SMALL)
+    requests = token_requests([[1, 2], [3]], [4, 1])
+    run_to_end(core, requests)
+    assert [len(one.output_token_ids) for one in requests] == [4, 1]
+    assert [one.finish_reason for one in requests] == ["length", "length"]
