@@ -1,7 +1,7 @@
 """x Wᵀ with a weight of 4-bit codes and 16-bit inputs: at few tokens, a quarter of the bytes in a quarter of the time.
 
 Three kernels, by the number of tokens. One: every weight is used once, so a tensor core has nothing to share, and the
-kernel is plain sums (gemv). Up to FEW_TOKENS: the weight is the LEFT operand of the product, W xᵀ, because a Hopper
+kernel is plain sums (gemv). Up to a few hundred: the weight is the LEFT operand of the product, W xᵀ, for a Hopper
 tensor core takes its left operand from registers, where the codes become numbers; a right operand would first have to
 be written to shared memory in 16 bits. Beyond: the arithmetic is the limit, so the weight is dequantized once and
 cuBLAS multiplies.
@@ -28,7 +28,6 @@ from labcore.kernels._config import pick, rules
 from labcore.kernels.attention_decode import multiprocessors
 from labcore.kernels.w4_weight import GROUPS, W4Weight
 
-FEW_TOKENS = 64  # up to here the scale multiplies sums, of which there are fewer than weights; beyond, weights
 MANY_TOKENS = 384  # from here on a dequantized copy is written once and read by cuBLAS
 SPECIAL_ONE = 0x3F800000  # the bits of 1.0 in float32
 
@@ -106,15 +105,16 @@ def _gemm_kernel(
     x_ptr, codes_ptr, scale_ptr, zero_ptr, bias_ptr, out_ptr, tokens, n, groups, share,
     GROUP: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, SCALE_SUMS: tl.constexpr,
 ):  # fmt: skip
-    """Program (tile of outputs, tile of tokens, split): W xᵀ over `share` groups of K, stored [split, token, output].
+    """Program (tile of tokens, tile of outputs, split): W xᵀ over `share` groups of K, stored [split, token, output].
+    Tiles of tokens come first: they run side by side and find the codes that they share in the L2 cache.
 
     A step is one group: two halves, two products. SCALE_SUMS: the group's sums, of whole numbers, are added up under
     its scale; otherwise every weight is scaled and rounded to the type of x before it is multiplied.
     """
     HALF: tl.constexpr = GROUP // 2
     DTYPE: tl.constexpr = x_ptr.dtype.element_ty
-    row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    token = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    token = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    row = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     first = tl.program_id(2) * share
     column = tl.arange(0, HALF)
     codes_at = codes_ptr + row[:, None].to(tl.int64) * (groups * HALF) + column[None, :]  # [BLOCK_N, HALF]
@@ -235,7 +235,7 @@ def _gemm(x: Tensor, w: W4Weight, bias: Tensor | None, launch: dict | None) -> T
     cc = capability(x.device)
     size = tile_of_tokens(tokens)
     launch = dict(pick("w4_gemm", cc, tokens=size, wide=x.dtype == torch.float32) if launch is None else launch)
-    tiles = triton.cdiv(n, launch["BLOCK_N"]), triton.cdiv(tokens, launch["BLOCK_M"])
+    tiles = triton.cdiv(tokens, launch["BLOCK_M"]), triton.cdiv(n, launch["BLOCK_N"])
     splits = launch.pop("splits", None) or choose_splits(tiles[0] * tiles[1], groups, _slots(x.device))
     share = triton.cdiv(groups, splits)
     splits = triton.cdiv(groups, share)  # no empty ones
@@ -243,7 +243,7 @@ def _gemm(x: Tensor, w: W4Weight, bias: Tensor | None, launch: dict | None) -> T
     out = y if splits == 1 else x.new_empty(splits, tokens, n, dtype=torch.float32)
     _gemm_kernel[(*tiles, splits)](
         x, w.data, w.scale, w.zero, bias if splits == 1 else None, out, tokens, n, groups, share,
-        GROUP=w.group, SCALE_SUMS=launch["BLOCK_M"] <= FEW_TOKENS, **launch,
+        GROUP=w.group, **launch,
     )  # fmt: skip
     if splits > 1:
         block = pick("w4_add_splits", cc)
@@ -306,15 +306,14 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
         launch = {key: value for key, value in launch.items() if key != "splits"}
         wide = where.get("wide", False)
         types = codes | {"out_ptr": "*fp32"} | ({"x_ptr": "*fp32"} if wide else {})
-        scaling = {"SCALE_SUMS": launch["BLOCK_M"] <= FEW_TOKENS}
         for group in GROUPS:
             yield Variant.of(
                 f"gemm g{group} {number}", _gemm_kernel, types, launch, () if wide else tensor_core,
-                GROUP=group, **scaling, **without,
+                GROUP=group, **without,
             )  # fmt: skip
         asymmetric = types | {"zero_ptr": "*u8"}
         yield Variant.of(
-            f"gemm zeros {number}", _gemm_kernel, asymmetric, launch, GROUP=GROUPS[0], bias_ptr=None, **scaling
+            f"gemm zeros {number}", _gemm_kernel, asymmetric, launch, GROUP=GROUPS[0], bias_ptr=None
         )  # fmt: skip
     for _, launch in rules("w4_add_splits", cc):
         sums = {"parts_ptr": "*fp32", "y_ptr": "*bf16", "size": "i32", "n": "i32:16"}
@@ -329,13 +328,14 @@ def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
             for stages in (2, 3, 4):
                 yield {"BLOCK_N": rows, "BLOCK_G": groups, "STAGES": stages, "num_warps": warps, "num_stages": 1}
         return
-    tiles = [
-        (64, 16, 4), (128, 16, 4), (128, 16, 8), (64, 32, 4), (128, 32, 4), (128, 32, 8), (64, 64, 4), (128, 64, 8),
-        (128, 128, 8), (128, 256, 8), (64, 256, 4),
+    tiles = [  # outputs, tokens, warps, whether sums are scaled
+        (64, 16, 4, 1), (128, 16, 4, 1), (128, 16, 8, 1), (64, 32, 4, 1), (128, 32, 8, 1), (256, 32, 8, 1), (64, 64, 4, 1),
+        (128, 64, 8, 1), (64, 128, 4, 1), (64, 128, 4, 0), (128, 128, 8, 1), (128, 128, 8, 0), (128, 256, 8, 0), (256, 128, 8, 0),
     ]  # fmt: skip
-    for rows, tokens, warps in tiles:
-        for stages in (3, 4, 5) if tokens < 256 else (2, 3):
-            for splits in (1, 2, 4) if tokens <= FEW_TOKENS else (1,):
+    for rows, tokens, warps, scale_sums in tiles:
+        for stages in (2, 3, 4) if tokens >= 128 else (3, 4, 5):
+            for splits in (1, 2) if tokens <= 64 else (1,):
                 yield {
-                    "BLOCK_N": rows, "BLOCK_M": tokens, "splits": splits, "num_warps": warps, "num_stages": stages,
+                    "BLOCK_N": rows, "BLOCK_M": tokens, "SCALE_SUMS": scale_sums, "splits": splits,
+                    "num_warps": warps, "num_stages": stages,
                 }  # fmt: skip
