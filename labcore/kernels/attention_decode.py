@@ -252,8 +252,8 @@ def merge_states(o: Tensor, lse: Tensor, *, backend: str = "auto") -> State:
     if not o.shape[:-1] == lse.shape or lse.dtype != torch.float32 or not len(lse):
         raise InputError(f"o {tuple(o.shape)}, lse {lse.dtype} {tuple(lse.shape)}: pass [n, ..., D] and fp32 [n, ...]")
     if choose(backend, o, what="merge_states") == "torch":
-        merged, total = merge_states_reference(o.float().where(lse[..., None] > -torch.inf, 0.0), lse)
-        return merged.to(o.dtype), total
+        whole, total = merge_states_reference(o.float().where(lse[..., None] > -torch.inf, 0.0), lse)
+        return whole.to(o.dtype), total
     return merge(o.contiguous(), lse.contiguous(), torch.empty_like(o[0]), lse[0].numel())
 
 
