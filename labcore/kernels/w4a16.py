@@ -329,8 +329,9 @@ def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
                 yield {"BLOCK_N": rows, "BLOCK_G": groups, "STAGES": stages, "num_warps": warps, "num_stages": 1}
         return
     tiles = [  # outputs, tokens, warps, whether sums are scaled
-        (64, 16, 4, 1), (128, 16, 4, 1), (128, 16, 8, 1), (64, 32, 4, 1), (128, 32, 8, 1), (256, 32, 8, 1), (64, 64, 4, 1),
-        (128, 64, 8, 1), (64, 128, 4, 1), (64, 128, 4, 0), (128, 128, 8, 1), (128, 128, 8, 0), (128, 256, 8, 0), (256, 128, 8, 0),
+        (64, 16, 4, 1), (128, 16, 4, 1), (128, 16, 8, 1), (64, 32, 4, 1), (128, 32, 8, 1), (256, 32, 8, 1),
+        (64, 64, 4, 1), (128, 64, 8, 1), (64, 128, 4, 1), (64, 128, 4, 0), (128, 128, 8, 1), (128, 128, 8, 0),
+        (256, 128, 8, 0), (128, 256, 8, 0),
     ]  # fmt: skip
     for rows, tokens, warps, scale_sums in tiles:
         for stages in (2, 3, 4) if tokens >= 128 else (3, 4, 5):
