@@ -55,6 +55,14 @@ def test_every_walk_is_attention(T, L, causal):
         np.testing.assert_allclose(walk(SlowMemory(**given_)), wanted, atol=2e-6)
 
 
+def test_the_stored_lse_is_the_log_of_the_sum_of_exponentials():
+    given_ = inputs(9, 30)
+    memory = SlowMemory(**given_)
+    queries_outer(memory, 4, 8)
+    scores = given_["q"].astype(np.float64) @ given_["k"].T / 4
+    np.testing.assert_allclose(memory.matrices["lse"], np.log(np.exp(scores).sum(axis=1)), atol=1e-5)
+
+
 def test_a_query_that_sees_nothing_answers_zero_with_lse_minus_infinity():
     memory = SlowMemory(**inputs(5, 2))
     out = queries_outer(memory, 2, 2, causal=True)
