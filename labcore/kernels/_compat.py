@@ -44,6 +44,16 @@ def has_fp8(cc: tuple[int, int] | None) -> bool:
     return cc is not None and cc >= (8, 9)
 
 
+def has_early(cc: tuple[int, int] | None) -> bool:
+    """Programmatic dependent launch, a kernel that begins before the one ahead of it has ended: Hopper and newer."""
+    return cc is not None and cc >= (9, 0)
+
+
+def early_launch(cc: tuple[int, int] | None) -> dict[str, bool]:
+    """The launch arguments of a kernel that begins early where it can, and whose EARLY says whether it has to wait."""
+    return {"EARLY": True, "launch_pdl": True} if has_early(cc) else {"EARLY": False}
+
+
 def choose(backend: str, tensor: Tensor, *, mma: bool = False, fp8: bool = False, what: str = "this kernel") -> str:
     """ "triton" or "torch": which of the two computes `what` on `tensor`'s device.
 

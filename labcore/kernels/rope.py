@@ -19,7 +19,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from labcore.core.errors import InputError
-from labcore.kernels._compat import capability, choose
+from labcore.kernels._compat import capability, choose, early_launch, has_early
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
 from labcore.kernels.norm import rms_norm_reference
@@ -211,12 +211,11 @@ def rope_write_kv(
     if choose(backend, qkv, what="rope_write_kv") == "torch":
         return rope_write_kv_reference(qkv, cos, sin, positions, k_cache, v_cache, slots, q_weight, k_weight, eps)
     launch, cc = _launch(qkv), capability(qkv.device)
-    early = cc is not None and cc >= (9, 0) and len(qkv) < FEW_TOKENS
-    launch |= {"launch_pdl": True} if early else {}
+    launch |= early_launch(cc if len(qkv) < FEW_TOKENS else None)
     if len(qkv):
         _rope_write_kernel[len(qkv), triton.cdiv(qkv.shape[1], launch["HEADS"])](
             qkv, cos, sin, positions, slots, k_cache, v_cache, q_weight, k_weight, qkv.stride(0), eps,
-            N_Q=n_q, N_KV=n_kv, HALF=qkv.shape[2] // 2, EARLY=early, **launch,
+            N_Q=n_q, N_KV=n_kv, HALF=qkv.shape[2] // 2, **launch,
         )  # fmt: skip
     return qkv[:, :n_q]
 
@@ -277,7 +276,13 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     for _, launch in rules("rope", cc):
         heads = f"{launch['HEADS']} heads"
         yield Variant.of(f"apart, {heads}", _rope_kernel, apart, launch, N_Q=32, N_K=8, **size)
-        plain, early = dict.fromkeys(weights), {"EARLY": cc >= (9, 0)}
+        plain, early = dict.fromkeys(weights), {"EARLY": has_early(cc)}
         yield Variant.of(f"joint, {heads}", _rope_write_kernel, joint, launch, **plain, **early, N_Q=32, N_KV=8, **size)
         name = f"joint, normalized, {heads}"
         yield Variant.of(name, _rope_write_kernel, joint | weights, launch, **early, N_Q=16, N_KV=8, **size)
+
+
+def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
+    """Launch choices worth trying."""
+    for heads, warps in ((4, 1), (8, 1), (8, 2), (16, 1), (16, 2), (16, 4), (32, 4), (64, 4), (64, 8)):
+        yield {"HEADS": heads, "num_warps": warps, "num_stages": 1}
