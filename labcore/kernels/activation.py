@@ -65,3 +65,9 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     for _, launch in rules("silu_mul", cc):
         types = {"gate_up_ptr": kind, "out_ptr": kind}
         yield Variant.of(f"block {launch['BLOCK']}", _silu_mul_kernel, types, launch, WIDTH=14336)
+
+
+def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
+    """Launch choices worth trying."""
+    for block, warps in ((1024, 2), (1024, 4), (2048, 4), (2048, 8), (4096, 4), (4096, 8), (8192, 8)):
+        yield {"BLOCK": block, "num_warps": warps, "num_stages": 1}

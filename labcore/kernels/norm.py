@@ -138,3 +138,9 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
             ADD=False,
             BLOCK=width,
         )
+
+
+def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
+    """Launch choices worth trying for rows of 4096."""
+    for rows, warps in ((1, 2), (1, 4), (1, 8), (1, 16), (2, 4), (2, 8)):
+        yield {"ROWS": rows, "num_warps": warps, "num_stages": 1}

@@ -203,3 +203,9 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
         for _, launch in rules("draw", cc):
             yield Variant.of(f"draw, {kind}", _draw_kernel, draw, launch, **whole, TILES=64, TILE=TILE)
             yield Variant.of(f"draw, cut, {kind}", _draw_kernel, draw | cut, launch, TILES=64, TILE=TILE)
+
+
+def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
+    """Launch choices worth trying for "tiles" or "draw"."""
+    for warps in (2, 4, 8) if kind == "tiles" else (4, 8, 16):
+        yield {"num_warps": warps, "num_stages": 1}

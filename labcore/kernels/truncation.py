@@ -293,3 +293,9 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
             yield Variant.of(f"threshold, {kind}", _threshold_kernel, types | parameters, launch, LOW=low)
         for _, launch in rules("mask", cc):
             yield Variant.of(f"mask, {kind}", _mask_kernel, types | {"out_ptr": f"*{kind}"}, launch)
+
+
+def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
+    """Launch choices worth trying for "threshold"."""
+    for block, warps in ((2048, 4), (2048, 8), (2048, 16), (4096, 8), (4096, 16), (4096, 32)):
+        yield {"BLOCK": block, "num_warps": warps, "num_stages": 1}

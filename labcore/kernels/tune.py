@@ -110,6 +110,41 @@ def _quantized(run: CudaRun, codes: str) -> list:
     return [lambda: bench.paged_decode_quant(q, cache, where.table, where.lengths, max_seq_len=context)]
 
 
+def _norm(run: CudaRun) -> list:
+    """g1 on a zero x, so that the residual, which the sum overwrites, stays what it is."""
+    from labcore.kernels import bench_pointwise as bench
+
+    work = bench.Norm(run, bench.TOKENS)
+    for x in work.x:
+        x.zero_()
+    return work.calls(bench.own_norm)
+
+
+def _rope(run: CudaRun) -> list:
+    """g2 at the angle 0, which leaves the heads as they are."""
+    from labcore.kernels import bench_pointwise as bench
+
+    q, k = (bench.normal(run, bench.TOKENS, n, bench.HEADS.dim, seed=n) for n in (bench.HEADS.q, bench.HEADS.kv))
+    cos = torch.ones(bench.TOKENS, bench.HEADS.dim // 2, dtype=q.dtype, device="cuda")
+    sin, positions = torch.zeros_like(cos), torch.arange(bench.TOKENS, device="cuda")
+    return [lambda: bench.rope_(q, k, cos, sin, positions)[0]]
+
+
+def _swiglu(run: CudaRun) -> list:
+    from labcore.kernels import bench_pointwise as bench
+
+    gate_up = bench.normal(run, bench.TOKENS, 2 * bench.INTERMEDIATE)
+    return [lambda: bench.silu_mul(gate_up)]
+
+
+def _sample(run: CudaRun, filtered: bool) -> list:
+    from labcore.kernels import bench_sampling as bench
+
+    draws = bench.Draws(run, bench.FILTERED if filtered else bench.PLAIN)
+    limits = (bench.TOP_K, bench.TOP_P) if filtered else (None, None)
+    return draws.calls(*limits)
+
+
 def _rows_fit(least: int, most: int) -> Callable[[dict], bool]:
     return lambda candidate: least <= candidate["BLOCK_M"] <= most
 
@@ -132,6 +167,12 @@ CASES = [
     Case("merge b2", "merge", "attention_decode", lambda run: _decode(run, "b2")),
     Case("paged c2", "paged", "attention_paged", lambda run: _paged(run, True), _rows_fit(1, 16)),
     Case("paged c1", "paged", "attention_paged", lambda run: _paged(run, False), _rows_fit(17, 256)),
+    Case("norm g1", "rms_norm", "norm", _norm),
+    Case("rope g2", "rope", "rope", _rope),
+    Case("swiglu g2", "silu_mul", "activation", _swiglu),
+    Case("tiles h1", "tiles", "sampling", lambda run: _sample(run, False)),
+    Case("draw h1", "draw", "sampling", lambda run: _sample(run, False)),
+    Case("threshold h2", "threshold", "truncation", lambda run: _sample(run, True)),
     Case("gemv 6144×4096", "gemv", "gemv", lambda run: _gemv(run, 6144, 4096), short=True),
     Case("gemv 4096×14336", "gemv", "gemv", lambda run: _gemv(run, 4096, 14336), short=True, like="gemv 6144×4096"),
     Case("gemv 1024×3072", "gemv", "gemv", lambda run: _gemv(run, 1024, 3072), short=True, like="gemv 6144×4096"),
