@@ -149,11 +149,11 @@ def unchanged(now: object, before: object) -> bool:
 
 def describe(value: object, digits: int = 6) -> str:
     """`value` in a few words, the same on every machine."""
+    value = _scalar(value)
     if is_array(value):
         small = value.ndim == 1 and value.shape[0] <= 6
         inner = ", ".join(describe(v.item(), digits) for v in value) if small else ""
         return f"[{inner}]" if small else f"an array of shape {tuple(value.shape)}"
-    value = _scalar(value)
     if isinstance(value, bool) or value is None:
         return str(value)
     if isinstance(value, int):

@@ -72,8 +72,8 @@ def right_at(keys: int, says: str):
         got, want = attempt(*args), (args[1] @ q / 4).softmax(0) @ args[2]
         if not (float((got - want).abs().max()) < 1e-5 * float(want.abs().max())):
             mistake = attempt.likely_mistake(args, got, want)
-            ratio = float((got * want).sum() / (want * want).sum())
-            found = f"with {keys} keys in tiles of 512 the output is about {ratio:.2f} of what it should be"
+            off = float((got - want).norm() / want.norm())
+            found = f"with {keys} key{'s' * (keys > 1)} in tiles of 512 the output is off by {off:.2%}"
             raise Fault(f"{found}: {mistake or says}")
 
     return stage
