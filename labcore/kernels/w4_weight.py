@@ -1,10 +1,11 @@
 """A 4-bit weight as the kernels of w4a16 read it, repacked once from whatever a checkpoint stores.
 
-data holds two codes a byte, K along the row. Within a group of g columns byte j holds column j in its low four bits and
-column j + g/2 in its high four: ggml's Q4_0 order at any group size. So a mask, or a shift, turns a tile of bytes into
-a tile of codes whose columns are neighbours, and each half of a group is multiplied with a contiguous stretch of x: no
-shuffle on the way to the tensor core. GPTQ packs along K in order and AWQ along N in another (gptq_checkpoint,
-awq_checkpoint); a kernel for each of them would unpick that order for every token.
+K lies along the row of data, four codes to a 16-bit word. Within a stretch of columns, one group or two groups of 32,
+word j holds column j and those a quarter, a half and three quarters of the stretch further on, lowest bits first. So a
+mask, or a shift, turns a tile of words into a tile of codes whose columns are neighbours: two in a 32-bit register, as
+a tensor core wants them, and each quarter multiplies a contiguous piece of x. Nothing is shuffled on the way. GPTQ
+packs along K in order and AWQ along N in another (gptq_checkpoint, awq_checkpoint); a kernel for each of them would
+unpick that order for every token.
 """
 
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from labcore.formats.group_codes import GroupCodes, dequantize, fp16_scales, in_
 from labcore.formats.linear import int4_codes
 
 GROUPS = (128, 64, 32)  # what the kernels know
+SHORTEST = 64  # columns of a stretch: a quarter of fewer is less than a tensor core takes
 CENTRE = 8  # the zero of a symmetric grid, which is not stored
 
 
@@ -28,8 +30,8 @@ CENTRE = 8  # the zero of a symmetric grid, which is not stored
 class W4Weight:
     """w[n, k] = scale[k // group, n] · (code[n, k] - zero[k // group, n]), K in order of its groups.
 
-    data: uint8 [N, K/2]; scale: fp16 [K/group, N]; zero: uint8 [K/group, N], None if all are 8; columns: int64 [K], the
-    input that each column multiplies, None if they are in order (act-order moves them).
+    data: uint8 [N, K/2], pairs of which are words; scale: fp16 [K/group, N]; zero: uint8 [K/group, N], None if all are
+    8; columns: int64 [K], the input that each column multiplies, None if they are in order (act-order moves them).
     """
 
     data: Tensor
@@ -42,6 +44,11 @@ class W4Weight:
     def shape(self) -> tuple[int, int]:
         """N outputs, K inputs."""
         return self.data.shape[0], 2 * self.data.shape[1]
+
+    @property
+    def stretch(self) -> int:
+        """Columns whose codes share words."""
+        return max(self.group, SHORTEST)
 
     @property
     def nbytes(self) -> int:
@@ -57,8 +64,8 @@ class W4Weight:
     @property
     def codes(self) -> Tensor:
         """uint8 [N, K], K in order of the groups."""
-        halves = self.data.unflatten(1, (-1, 1, self.group // 2))
-        return torch.cat((halves & 15, halves >> 4), dim=2).flatten(1)
+        low, high = self.data.unflatten(1, (-1, self.stretch // 4, 2)).unbind(3)  # the bytes of a word
+        return torch.stack((low & 15, low >> 4, high & 15, high >> 4), 2).flatten(1)
 
     def sorted_weight(self) -> Tensor:
         """float32 [N, K], K in order of the groups: the specification of what a kernel multiplies with."""
@@ -90,10 +97,11 @@ def repack(weight: GroupCodes) -> W4Weight:
         columns = weight.g_idx.argsort(stable=True)
         codes = codes[:, columns]
     group = next(group for group in GROUPS if size % group == 0)
-    low, high = codes.unflatten(1, (-1, 2, group // 2)).unbind(2)
+    quarters = codes.unflatten(1, (-1, 4, max(group, SHORTEST) // 4)).unbind(2)
+    words = torch.stack((quarters[0] | quarters[1] << 4, quarters[2] | quarters[3] << 4), 3)
     scale, zero = (one.t().repeat_interleave(size // group, 0).contiguous() for one in (weight.scale, weight.zero))
     return W4Weight(
-        data=(low | high << 4).flatten(1).contiguous(),
+        data=words.flatten(1),
         scale=fp16_scales(scale),
         zero=None if (zero == CENTRE).all() else zero.to(torch.uint8),
         group=group,
@@ -108,6 +116,8 @@ def obstacle(weight: GroupCodes) -> str | None:
         return f"codes of {weight.bits} bits: two of them must fit in a byte, so at most 4"
     if k % groups or k // groups % GROUPS[-1]:
         return f"{k} columns in {groups} groups: each must have a multiple of {GROUPS[-1]}"
+    if k % SHORTEST:
+        return f"{k} columns: the kernels take a multiple of {SHORTEST}"
     counts = weight.group_of_column.bincount(minlength=groups)
     if (counts != k // groups).any():
         return f"g_idx gives groups {int(counts.min())} to {int(counts.max())} columns: equal groups only"

@@ -26,10 +26,10 @@ from labcore.kernels._compat import capability, choose, has_mma
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
 from labcore.kernels.attention_decode import multiprocessors
-from labcore.kernels.w4_weight import GROUPS, W4Weight
+from labcore.kernels.w4_weight import GROUPS, SHORTEST, W4Weight
 
 MANY_TOKENS = 384  # from here on a dequantized copy is written once and read by cuBLAS
-SPECIAL_ONE = 0x3F800000  # the bits of 1.0 in float32
+BITS_OF_ONE = 0x3F800000  # the bits of 1.0 in float32
 
 
 def w4a16_reference(x: Tensor, w: W4Weight, bias: Tensor | None = None) -> Tensor:
@@ -40,45 +40,50 @@ def w4a16_reference(x: Tensor, w: W4Weight, bias: Tensor | None = None) -> Tenso
 # [book: w4a16-gemv]
 @triton.jit
 def _gemv_kernel(
-    x_ptr, words_ptr, scale_ptr, zero_ptr, bias_ptr, y_ptr, n, groups, one,
-    GROUP: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_G: tl.constexpr, STAGES: tl.constexpr,
+    x_ptr, words_ptr, scale_ptr, zero_ptr, bias_ptr, y_ptr, n, stretches, one,
+    GROUP: tl.constexpr, STRETCH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """Program `p`: BLOCK_N outputs of one token. A word is four bytes of a row: eight codes of one group.
+    """Program `p`: BLOCK_N outputs of one token, BLOCK_S stretches at a time.
 
-    x is read as 64-bit words of four inputs: word j of a group multiplies x[4j … 4j+3] with its low nibbles and, half a
-    group on, x[g/2 + 4j …] with its high ones. One shift brings both nibbles of a byte to the top of a float's
-    mantissa, where they make 16 + high (in sixteenths) and 256 + low; what 16 and 256 added is subtracted as a sum over
-    x alone. `one` is the bits of 1.0, an argument because (a & constant) | constant would be two instructions.
+    Two neighbouring words of a row are read as one of 32 bits, and so are the two inputs that each of its four quarters
+    multiplies. One shift brings both nibbles of a byte to the top of a float's mantissa, where they make 16 + high (in
+    sixteenths) and 256 + low; what 16 and 256 added is subtracted as a sum over x alone. `one` is the bits of 1.0, an
+    argument because (a & constant) | constant would be two instructions.
     """
-    WORDS: tl.constexpr = GROUP // 8
+    PAIRS: tl.constexpr = STRETCH // 8
+    PARTS: tl.constexpr = STRETCH // GROUP  # groups in a stretch: the second of two has the odd bytes
     row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    word = tl.arange(0, WORDS)[None, None, :]
-    row_words = words_ptr + row[:, None, None].to(tl.int64) * (groups * WORDS)
-    total = tl.zeros([BLOCK_N, BLOCK_G, WORDS], tl.float32)
-    for first in tl.range(0, groups, BLOCK_G, num_stages=STAGES):
-        group = first + tl.arange(0, BLOCK_G)
-        real = group[None, :, None] < groups
-        words = tl.load(row_words + group[None, :, None] * WORDS + word, mask=real & (row[:, None, None] < n), other=0)
-        at = x_ptr + group[None, :, None] * (2 * WORDS) + word
-        x_low, x_high = tl.load(at, mask=real, other=0), tl.load(at + WORDS, mask=real, other=0)
-        product = tl.zeros([BLOCK_N, BLOCK_G, WORDS], tl.float32)
-        surplus, inputs = tl.zeros([1, BLOCK_G, WORDS], tl.float32), tl.zeros([1, BLOCK_G, WORDS], tl.float32)
-        for byte in tl.static_range(4):
-            low = (x_low >> (16 * byte)).to(tl.int16).to(y_ptr.dtype.element_ty, bitcast=True).to(tl.float32)
-            high = (x_high >> (16 * byte)).to(tl.int16).to(y_ptr.dtype.element_ty, bitcast=True).to(tl.float32)
-            moved = words << (15 - 8 * byte) if byte < 2 else words >> (8 * byte - 15)  # to bits 15 … 22
-            product += ((moved & 0x780000) | one).to(tl.float32, bitcast=True) * (high * 16)
-            product += ((moved & 0x078000) | one).to(tl.float32, bitcast=True) * (low * 256)
-            surplus += high * 16 + low * 256
-            inputs += high + low
-        at = group[None, :] * n + row[:, None]
-        known = (group[None, :] < groups) & (row[:, None] < n)
-        scale = tl.load(scale_ptr + at, mask=known, other=0.0).to(tl.float32)[:, :, None]
-        if zero_ptr is None:
-            total += scale * (product - (surplus + 8.0 * inputs))
-        else:
-            zero = tl.load(zero_ptr + at, mask=known, other=0).to(tl.float32)[:, :, None]
-            total += scale * (product - (surplus + zero * inputs))
+    pair = tl.arange(0, PAIRS)[None, None, :]
+    row_words = words_ptr + row[:, None, None].to(tl.int64) * (stretches * PAIRS)
+    total = tl.zeros([BLOCK_N, BLOCK_S, PAIRS], tl.float32)
+    for first in tl.range(0, stretches, BLOCK_S, num_stages=STAGES):
+        stretch = first + tl.arange(0, BLOCK_S)
+        real = stretch[None, :, None] < stretches
+        at = row_words + stretch[None, :, None] * PAIRS + pair
+        words = tl.load(at, mask=real & (row[:, None, None] < n), other=0)
+        at = x_ptr + stretch[None, :, None] * (4 * PAIRS) + pair
+        x_0, x_1 = tl.load(at, mask=real, other=0), tl.load(at + PAIRS, mask=real, other=0)
+        x_2, x_3 = tl.load(at + 2 * PAIRS, mask=real, other=0), tl.load(at + 3 * PAIRS, mask=real, other=0)
+        for part in tl.static_range(PARTS):
+            product = tl.zeros([BLOCK_N, BLOCK_S, PAIRS], tl.float32)
+            surplus, inputs = tl.zeros([1, BLOCK_S, PAIRS], tl.float32), tl.zeros([1, BLOCK_S, PAIRS], tl.float32)
+            for byte in tl.static_range(part, 4, PARTS):
+                low, high = (x_0, x_1) if byte % 2 == 0 else (x_2, x_3)
+                low = (low >> (byte // 2 * 16)).to(tl.int16).to(y_ptr.dtype.element_ty, bitcast=True).to(tl.float32)
+                high = (high >> (byte // 2 * 16)).to(tl.int16).to(y_ptr.dtype.element_ty, bitcast=True).to(tl.float32)
+                moved = words << (15 - 8 * byte) if byte < 2 else words >> (8 * byte - 15)  # to bits 15 … 22
+                product += ((moved & 0x780000) | one).to(tl.float32, bitcast=True) * (high * 16)
+                product += ((moved & 0x078000) | one).to(tl.float32, bitcast=True) * (low * 256)
+                surplus += high * 16 + low * 256
+                inputs += high + low
+            at = (stretch[None, :] * PARTS + part) * n + row[:, None]
+            known = (stretch[None, :] < stretches) & (row[:, None] < n)
+            scale = tl.load(scale_ptr + at, mask=known, other=0.0).to(tl.float32)[:, :, None]
+            if zero_ptr is None:
+                total += scale * (product - (surplus + 8.0 * inputs))
+            else:
+                zero = tl.load(zero_ptr + at, mask=known, other=0).to(tl.float32)[:, :, None]
+                total += scale * (product - (surplus + zero * inputs))
     y = tl.sum(tl.sum(total, 2), 1)
     if bias_ptr is not None:
         y += tl.load(bias_ptr + row, mask=row < n, other=0.0).to(tl.float32)
@@ -89,56 +94,98 @@ def _gemv_kernel(
 
 
 # [book: w4a16-gemm]
+_PTX = (
+    "{ .reg .b32 t; "
+    + " ".join(f"shr.u32 t, $4, {4 * plane}; lop3.b32 ${plane}, t, 0x000f000f, MAGIC, 0xea;" for plane in range(4))
+    + " }"
+)  # (t & mask) | magic for two codes at once: 0xea is the table of (a & b) | c
+BF16_PLANES = tl.constexpr(_PTX.replace("MAGIC", "0x43004300"))
+FP16_PLANES = tl.constexpr(_PTX.replace("MAGIC", "0x64006400"))
+
+
 @triton.jit
-def whole(nibble, zero, DTYPE: tl.constexpr):
-    """code - zero, exactly, as DTYPE: uint8 below 16 in, whole numbers of at most 5 bits out."""
-    if DTYPE == tl.bfloat16:
-        return (nibble.to(tl.int16) | 0x4300).to(tl.bfloat16, bitcast=True) - (zero + 128).to(tl.bfloat16)
-    elif DTYPE == tl.float16:
-        return (nibble.to(tl.int16) | 0x6400).to(tl.float16, bitcast=True) - (zero + 1024).to(tl.float16)
+def unpack(words, DTYPE: tl.constexpr, PTX: tl.constexpr):
+    """The four quarters of words (int16), as DTYPE: code + 128 in bf16, code + 1024 in fp16, the code in fp32.
+
+    PTX says the same in the GPU's words, two codes at a time: the compiler shifts 16-bit numbers one by one.
+    """
+    if PTX and DTYPE == tl.bfloat16:
+        return tl.inline_asm_elementwise(
+            BF16_PLANES, "=r,=r,=r,=r,r", [words], (tl.bfloat16, tl.bfloat16, tl.bfloat16, tl.bfloat16), True, 2
+        )
+    elif PTX:
+        return tl.inline_asm_elementwise(
+            FP16_PLANES, "=r,=r,=r,=r,r", [words], (tl.float16, tl.float16, tl.float16, tl.float16), True, 2
+        )
     else:
-        return nibble.to(tl.float32) - zero
+        return (
+            lifted(words & 15, DTYPE), lifted((words >> 4) & 15, DTYPE),
+            lifted((words >> 8) & 15, DTYPE), lifted((words >> 12) & 15, DTYPE),
+        )  # fmt: skip
+
+
+@triton.jit
+def lifted(code, DTYPE: tl.constexpr):
+    """A code (int16, below 16) as the last bits of a number whose units they count."""
+    if DTYPE == tl.bfloat16:
+        return (code | 0x4300).to(tl.bfloat16, bitcast=True)
+    elif DTYPE == tl.float16:
+        return (code | 0x6400).to(tl.float16, bitcast=True)
+    else:
+        return code.to(tl.float32)
+
+
+@triton.jit
+def lifted_zero(zero_ptr, at, mask, DTYPE: tl.constexpr):
+    """What `unpack` added, plus the zero: codes of 0 … 15 minus zeros of 0 … 16 are exact in every type. [rows, 1]"""
+    OFFSET: tl.constexpr = 128 if DTYPE == tl.bfloat16 else 1024 if DTYPE == tl.float16 else 0
+    if zero_ptr is None:
+        return tl.full([1, 1], OFFSET + 8, DTYPE)
+    else:
+        return (tl.load(zero_ptr + at, mask=mask, other=0).to(tl.int16) + OFFSET).to(DTYPE)[:, None]
 
 
 @triton.jit
 def _gemm_kernel(
-    x_ptr, codes_ptr, scale_ptr, zero_ptr, bias_ptr, out_ptr, tokens, n, groups, share,
-    GROUP: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, SCALE_SUMS: tl.constexpr,
+    x_ptr, words_ptr, scale_ptr, zero_ptr, bias_ptr, out_ptr, tokens, n, stretches, share,
+    GROUP: tl.constexpr, STRETCH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
+    SCALE_SUMS: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
-    """Program (tile of tokens, tile of outputs, split): W xᵀ over `share` groups of K, stored [split, token, output].
-    Tiles of tokens come first: they run side by side and find the codes that they share in the L2 cache.
+    """Program (tile of tokens, tile of outputs, split): W xᵀ over `share` stretches of K, into [split, token, output].
 
-    A step is one group: two halves, two products. SCALE_SUMS: the group's sums, of whole numbers, are added up under
-    its scale; otherwise every weight is scaled and rounded to the type of x before it is multiplied.
+    Tiles of tokens come first: they run side by side and find the codes that they share in the L2 cache. A step is one
+    stretch: four quarters, four products. SCALE_SUMS: a group's sums, of whole numbers, are added up under its scale;
+    otherwise every weight is scaled and rounded to the type of x before it is multiplied.
     """
-    HALF: tl.constexpr = GROUP // 2
+    QUARTER: tl.constexpr = STRETCH // 4
+    PARTS: tl.constexpr = STRETCH // GROUP
     DTYPE: tl.constexpr = x_ptr.dtype.element_ty
     token = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     row = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     first = tl.program_id(2) * share
-    column = tl.arange(0, HALF)
-    codes_at = codes_ptr + row[:, None].to(tl.int64) * (groups * HALF) + column[None, :]  # [BLOCK_N, HALF]
-    x_at = x_ptr + token[None, :].to(tl.int64) * (groups * GROUP) + column[:, None]  # [HALF, BLOCK_M]
+    column = tl.arange(0, QUARTER)
+    words_at = words_ptr + row[:, None].to(tl.int64) * (stretches * QUARTER) + column[None, :]  # [BLOCK_N, QUARTER]
+    x_at = x_ptr + token[None, :].to(tl.int64) * (stretches * STRETCH) + column[:, None]  # [QUARTER, BLOCK_M]
     real, seen = row < n, (token < tokens)[None, :]
     total = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
-    for group in range(first, tl.minimum(first + share, groups)):
-        codes = tl.load(codes_at + group * HALF, mask=real[:, None], other=0)
-        x_low = tl.load(x_at + group * GROUP, mask=seen, other=0.0)
-        x_high = tl.load(x_at + group * GROUP + HALF, mask=seen, other=0.0)
-        scale = tl.load(scale_ptr + group * n + row, mask=real, other=0.0).to(tl.float32)[:, None]
-        if zero_ptr is None:
-            zero = tl.full([1, 1], 8, tl.int16)
-        else:
-            zero = tl.load(zero_ptr + group * n + row, mask=real, other=0).to(tl.int16)[:, None]
-        low, high = whole(codes & 15, zero, DTYPE), whole(codes >> 4, zero, DTYPE)
-        if SCALE_SUMS:
-            sums = tl.dot(low, x_low, input_precision="ieee")
-            sums += tl.dot(high, x_high, input_precision="ieee")
-            total += sums * scale
-        else:
-            low, high = (low.to(tl.float32) * scale).to(DTYPE), (high.to(tl.float32) * scale).to(DTYPE)
-            total = tl.dot(low, x_low, total, input_precision="ieee")
-            total = tl.dot(high, x_high, total, input_precision="ieee")
+    for stretch in range(first, tl.minimum(first + share, stretches)):
+        words = tl.load(words_at + stretch * QUARTER, mask=real[:, None], other=0)
+        quarters = unpack(words, DTYPE, PTX)
+        for part in tl.static_range(PARTS):
+            at = (stretch * PARTS + part) * n + row
+            scale = tl.load(scale_ptr + at, mask=real, other=0.0).to(tl.float32)[:, None]
+            zero = lifted_zero(zero_ptr, at, real, DTYPE)
+            sums = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
+            for plane in tl.static_range(part * (4 // PARTS), (part + 1) * (4 // PARTS)):
+                x = tl.load(x_at + stretch * STRETCH + plane * QUARTER, mask=seen, other=0.0)
+                weight = quarters[plane] - zero
+                if SCALE_SUMS:
+                    sums += tl.dot(weight, x, input_precision="ieee")
+                else:
+                    weight = (weight.to(tl.float32) * scale).to(DTYPE)
+                    total = tl.dot(weight, x, total, input_precision="ieee")
+            if SCALE_SUMS:
+                total += sums * scale
     if bias_ptr is not None:
         total += tl.load(bias_ptr + row, mask=real, other=0.0).to(tl.float32)[:, None]
     at = (tl.program_id(2) * tokens + token[None, :]).to(tl.int64) * n + row[:, None]
@@ -162,22 +209,23 @@ def _add_splits_kernel(parts_ptr, bias_ptr, y_ptr, size, n, SPLITS: tl.constexpr
 
 # [book: w4-dequantize]
 @triton.jit
-def _dequantize_kernel(codes_ptr, scale_ptr, zero_ptr, out_ptr, n, groups, GROUP: tl.constexpr, BLOCK_N: tl.constexpr):
-    """Program (tile of rows, group): the weight as x's type, each number rounded once."""
-    HALF: tl.constexpr = GROUP // 2
-    row, group = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), tl.program_id(1)
-    column, real = tl.arange(0, HALF), row < n
-    at = row[:, None].to(tl.int64) * groups + group  # of a row's group
-    codes = tl.load(codes_ptr + at * HALF + column[None, :], mask=real[:, None], other=0)
-    scale = tl.load(scale_ptr + group * n + row, mask=real, other=0.0).to(tl.float32)[:, None]
-    if zero_ptr is None:
-        zero = tl.full([1, 1], 8, tl.int16)
-    else:
-        zero = tl.load(zero_ptr + group * n + row, mask=real, other=0).to(tl.int16)[:, None]
-    out = out_ptr + at * GROUP + column[None, :]
-    dtype = out_ptr.dtype.element_ty
-    tl.store(out, (whole(codes & 15, zero, tl.float32) * scale).to(dtype), mask=real[:, None])
-    tl.store(out + HALF, (whole(codes >> 4, zero, tl.float32) * scale).to(dtype), mask=real[:, None])
+def _dequantize_kernel(
+    words_ptr, scale_ptr, zero_ptr, out_ptr, n, stretches,
+    GROUP: tl.constexpr, STRETCH: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """Program (tile of rows, stretch): the weight as x's type, each number rounded once."""
+    QUARTER: tl.constexpr = STRETCH // 4
+    row, stretch = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), tl.program_id(1)
+    column, real = tl.arange(0, QUARTER), row < n
+    at = row[:, None].to(tl.int64) * stretches + stretch  # of a row's stretch
+    words = tl.load(words_ptr + at * QUARTER + column[None, :], mask=real[:, None], other=0)
+    quarters = unpack(words, tl.float32, False)
+    for plane in tl.static_range(4):
+        of_group = (stretch * STRETCH + plane * QUARTER) // GROUP * n + row
+        scale = tl.load(scale_ptr + of_group, mask=real, other=0.0).to(tl.float32)[:, None]
+        weight = (quarters[plane] - lifted_zero(zero_ptr, of_group, real, tl.float32)) * scale
+        out = out_ptr + at * STRETCH + plane * QUARTER + column[None, :]
+        tl.store(out, weight.to(out_ptr.dtype.element_ty), mask=real[:, None])
 
 
 # [/book]
@@ -221,8 +269,8 @@ def _gemv(x: Tensor, w: W4Weight, bias: Tensor | None, launch: dict | None) -> T
     launch = pick("w4_gemv", capability(x.device), group=w.group, few_rows=n <= FEW_ROWS) if launch is None else launch
     y = x.new_empty(1, n)
     _gemv_kernel[triton.cdiv(n, launch["BLOCK_N"]),](
-        x.view(torch.int64), w.data.view(torch.int32), w.scale, w.zero, bias, y, n, k // w.group, SPECIAL_ONE,
-        GROUP=w.group, **launch,
+        x.view(torch.int32), w.data.view(torch.int32), w.scale, w.zero, bias, y, n, k // w.stretch, BITS_OF_ONE,
+        GROUP=w.group, STRETCH=w.stretch, **launch,
     )  # fmt: skip
     return y
 
@@ -231,19 +279,19 @@ FEW_ROWS = 16_384  # outputs: below, smaller tiles, so that every multiprocessor
 
 
 def _gemm(x: Tensor, w: W4Weight, bias: Tensor | None, launch: dict | None) -> Tensor:
-    tokens, n, groups = len(x), w.shape[0], w.shape[1] // w.group
+    tokens, n, stretches = len(x), w.shape[0], w.shape[1] // w.stretch
     cc = capability(x.device)
     size = tile_of_tokens(tokens)
     launch = dict(pick("w4_gemm", cc, tokens=size, wide=x.dtype == torch.float32) if launch is None else launch)
     tiles = triton.cdiv(tokens, launch["BLOCK_M"]), triton.cdiv(n, launch["BLOCK_N"])
-    splits = launch.pop("splits", None) or choose_splits(tiles[0] * tiles[1], groups, _slots(x.device))
-    share = triton.cdiv(groups, splits)
-    splits = triton.cdiv(groups, share)  # no empty ones
+    splits = launch.pop("splits", None) or choose_splits(tiles[0] * tiles[1], stretches, _slots(x.device))
+    share = triton.cdiv(stretches, splits)
+    splits = triton.cdiv(stretches, share)  # no empty ones
     y = x.new_empty(tokens, n)
     out = y if splits == 1 else x.new_empty(splits, tokens, n, dtype=torch.float32)
     _gemm_kernel[(*tiles, splits)](
-        x, w.data, w.scale, w.zero, bias if splits == 1 else None, out, tokens, n, groups, share,
-        GROUP=w.group, **launch,
+        x, w.data.view(torch.int16), w.scale, w.zero, bias if splits == 1 else None, out, tokens, n, stretches, share,
+        GROUP=w.group, STRETCH=w.stretch, **launch,
     )  # fmt: skip
     if splits > 1:
         block = pick("w4_add_splits", cc)
@@ -258,10 +306,10 @@ def tile_of_tokens(tokens: int) -> int:
     return min(max(16, triton.next_power_of_2(tokens)), 256)
 
 
-def choose_splits(tiles: int, groups: int, slots: int) -> int:
-    """Into how many shares of K to divide the groups so that tiles · shares fill the GPU's slots: at most 16, and none
-    of fewer than four groups, whose partial sums would cost more than they bring."""
-    return max(1, min(slots // tiles, groups // 4, 16))
+def choose_splits(tiles: int, stretches: int, slots: int) -> int:
+    """Into how many shares of K to divide the stretches so that tiles · shares fill the GPU's slots: at most 16, and
+    none of fewer than four stretches, whose partial sums would cost more than they bring."""
+    return max(1, min(slots // tiles, stretches // 4, 16))
 
 
 def _slots(device: torch.device) -> int:
@@ -276,29 +324,31 @@ def dequantized(w: W4Weight, dtype: torch.dtype, *, backend: str = "auto") -> Te
     n, k = w.shape
     out = torch.empty(n, k, dtype=dtype, device=w.data.device)
     launch = pick("w4_dequantize", capability(out.device))
-    _dequantize_kernel[triton.cdiv(n, launch["BLOCK_N"]), k // w.group](
-        w.data, w.scale, w.zero, out, n, k // w.group, GROUP=w.group, **launch
+    _dequantize_kernel[triton.cdiv(n, launch["BLOCK_N"]), k // w.stretch](
+        w.data.view(torch.int16), w.scale, w.zero, out, n, k // w.stretch, GROUP=w.group, STRETCH=w.stretch, **launch
     )  # fmt: skip
     return out
 
 
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     """What this module ships for a chip."""
-    weight = {"scale_ptr": "*fp16", "n": "i32:16", "groups": "i32"}
-    words = {"x_ptr": "*i64", "words_ptr": "*i32", "one": "i32", "y_ptr": "*bf16", **weight}
-    codes = {"x_ptr": "*bf16", "codes_ptr": "*u8", "tokens": "i32", "share": "i32", **weight}
+    weight = {"scale_ptr": "*fp16", "n": "i32:16", "stretches": "i32"}
+    words = {"x_ptr": "*i32", "words_ptr": "*i32", "one": "i32", "y_ptr": "*bf16", **weight}
+    codes = {"x_ptr": "*bf16", "words_ptr": "*i16", "tokens": "i32", "share": "i32", **weight}
     without = {"zero_ptr": None, "bias_ptr": None}
     for number, (_, launch) in enumerate(rules("w4_gemv", cc)):
         for group in GROUPS:
             yield Variant.of(
                 f"gemv g{group} {number}", _gemv_kernel, words, launch, ("cp.async",) if has_mma(cc) else (),
-                GROUP=group, **without,
+                GROUP=group, STRETCH=max(group, SHORTEST), **without,
             )  # fmt: skip
     zeros, name = words | {"zero_ptr": "*u8", "bias_ptr": "*bf16"}, "gemv zeros bias"
-    yield Variant.of(name, _gemv_kernel, zeros, rules("w4_gemv", cc)[0][1], GROUP=GROUPS[0])
+    yield Variant.of(name, _gemv_kernel, zeros, rules("w4_gemv", cc)[0][1], GROUP=GROUPS[0], STRETCH=GROUPS[0])
     for _, launch in rules("w4_dequantize", cc):
-        dequantize = {"codes_ptr": "*u8", "out_ptr": "*bf16", **weight}
-        yield Variant.of("dequantize", _dequantize_kernel, dequantize, launch, GROUP=GROUPS[0], zero_ptr=None)
+        dequantize = {"words_ptr": "*i16", "out_ptr": "*bf16", **weight}
+        yield Variant.of(
+            "dequantize", _dequantize_kernel, dequantize, launch, GROUP=GROUPS[0], STRETCH=GROUPS[0], zero_ptr=None
+        )
     if not has_mma(cc):
         return
     tensor_core = ("wgmma", "cp.async") if cc >= (9, 0) else ("mma.sync", "cp.async")
@@ -309,11 +359,11 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
         for group in GROUPS:
             yield Variant.of(
                 f"gemm g{group} {number}", _gemm_kernel, types, launch, () if wide else tensor_core,
-                GROUP=group, **without,
+                GROUP=group, STRETCH=max(group, SHORTEST), **without,
             )  # fmt: skip
         asymmetric = types | {"zero_ptr": "*u8"}
         yield Variant.of(
-            f"gemm zeros {number}", _gemm_kernel, asymmetric, launch, GROUP=GROUPS[0], bias_ptr=None
+            f"gemm zeros {number}", _gemm_kernel, asymmetric, launch, GROUP=GROUPS[0], STRETCH=GROUPS[0], bias_ptr=None
         )  # fmt: skip
     for _, launch in rules("w4_add_splits", cc):
         sums = {"parts_ptr": "*fp32", "y_ptr": "*bf16", "size": "i32", "n": "i32:16"}
@@ -324,9 +374,9 @@ def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
     """Launch choices worth trying on a Hopper GPU, for "w4_gemv" or "w4_gemm" (its tokens decide which BLOCK_M fit)."""
     if kind == "w4_gemv":
         tiles = [(16, 8, 4), (16, 16, 8), (16, 4, 2), (8, 16, 4), (8, 8, 2), (32, 8, 8), (8, 32, 8), (4, 32, 4)]
-        for rows, groups, warps in tiles:
+        for rows, stretches, warps in tiles:
             for stages in (2, 3, 4):
-                yield {"BLOCK_N": rows, "BLOCK_G": groups, "STAGES": stages, "num_warps": warps, "num_stages": 1}
+                yield {"BLOCK_N": rows, "BLOCK_S": stretches, "STAGES": stages, "num_warps": warps, "num_stages": 1}
         return
     tiles = [  # outputs, tokens, warps, whether sums are scaled
         (64, 16, 4, 1), (128, 16, 4, 1), (128, 16, 8, 1), (64, 32, 4, 1), (128, 32, 8, 1), (256, 32, 8, 1),
@@ -337,6 +387,6 @@ def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
         for stages in (2, 3, 4) if tokens >= 128 else (3, 4, 5):
             for splits in (1, 2) if tokens <= 64 else (1,):
                 yield {
-                    "BLOCK_N": rows, "BLOCK_M": tokens, "SCALE_SUMS": scale_sums, "splits": splits,
+                    "BLOCK_N": rows, "BLOCK_M": tokens, "SCALE_SUMS": scale_sums, "PTX": 1, "splits": splits,
                     "num_warps": warps, "num_stages": stages,
                 }  # fmt: skip

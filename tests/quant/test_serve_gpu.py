@@ -54,7 +54,7 @@ def test_a_cast_of_the_model_leaves_the_scales_as_they_are():
 
 
 def test_a_model_served_from_its_codes_says_what_it_said():
-    model = tiny_model(hidden=64, head_dim=16, intermediate=96)
+    model = tiny_model(hidden=64, head_dim=16, intermediate=128)
     rows = torch.randint(0, 257, (2, 5), generator=torch.Generator().manual_seed(0))
     methods.rtn(model, QuantSpec(4, 32))
     install(model, {name: layer.stored.stored() for name, layer in linears(model).items()})  # scales as fp16 keeps them
