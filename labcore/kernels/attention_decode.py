@@ -31,7 +31,7 @@ from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softma
 from labcore.kernels.paging import NO_WINDOW, check_cache, check_options, check_requests, gather, output_like, slots_of
 
 State = tuple[Tensor, Tensor]  # o [..., head_dim], lse [...]
-FEW_KEYS = 256  # of a share: here the latency of its first tiles counts, and more of them should be under way
+FEW_KEYS = 384  # of a share: here the latency of its first tiles counts, and more of them should be under way
 SHORTEST_SHARE = 256  # keys: 128 KB of bf16 at head_dim 128, against 4 KB of states to write and read back
 
 

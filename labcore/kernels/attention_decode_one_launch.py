@@ -2,6 +2,9 @@
 
 A second kernel costs a few microseconds, which shows when a step takes ten. Here each share draws a number when its
 state is in memory, by an atomic addition, and whoever draws the last one knows that the others have stored theirs.
+Whether it pays is for the measurement to say (row gpu.b4.one_launch): a launch is saved, but now one program merges the
+rows of all its query heads, one after the other, where the second kernel has a program for each.
+
 What may go wrong is order: the state has to be visible before the number is drawn, and must not be read before it. An
 addition with acquire and release semantics promises both; the barrier before it makes the promise hold for all threads
 of a program. The interpreter runs programs one after the other and can prove none of this, only the arithmetic, so the

@@ -84,10 +84,11 @@ def _paged_kernel(
     q_stride, table_stride, requests, window, scale_log2,
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
-    """Program (q_block, kv_head, split): BLOCK_M // GROUP tokens of one request, over one share of their keys."""
-    q_block = tl.num_programs(0) - 1 - tl.program_id(0)  # a prompt's last tokens, which see most, begin first
-    kv_head, split = tl.program_id(1), tl.program_id(2)
-    n_kv_heads, num_splits = tl.num_programs(1), tl.num_programs(2)
+    """Program (kv_head, q_block, split): BLOCK_M // GROUP tokens of one request, over one share of their keys."""
+    # all heads of a block side by side, a prompt's last tokens first: who sees most begins, who sees little fills gaps
+    kv_head, split = tl.program_id(0), tl.program_id(2)
+    q_block = tl.num_programs(1) - 1 - tl.program_id(1)
+    n_kv_heads, num_splits = tl.num_programs(0), tl.num_programs(2)
     BLOCK_Q: tl.constexpr = BLOCK_M // GROUP
     request = sequence_of_tile(cu_q_ptr, q_block, requests, BLOCK_Q)
     q_begin = tl.load(cu_q_ptr + request)
@@ -206,7 +207,7 @@ def paged_attention(
     else:
         o, lse = out, torch.empty(tokens, n_heads, dtype=torch.float32, device=q.device)
     if tokens and requests:
-        _paged_kernel[q_blocks, n_kv_heads, num_splits](
+        _paged_kernel[n_kv_heads, q_blocks, num_splits](
             q, k_cache, v_cache, block_table, cu_q, seq_lens, o, lse, q.stride(0), block_table.stride(0),
             requests, window or NO_WINDOW, (scale or size**-0.5) * LOG2_E,
             GROUP=group, HEAD_DIM=size, PAGE=page, **launch,
