@@ -111,12 +111,12 @@ def both(*found: Mapping) -> dict:
     return {**worst, "checks": len(found)}
 
 
-def floor(run: CudaRun, *, nbytes: float = 0, flops: float = 0, dtype: str = "bf16", move: str = "read") -> dict:
+def floor(run: CudaRun, *, nbytes: float = 0, flops: float = 0, units: str = "bf16", move: str = "read") -> dict:
     """Fields of a row: the work, and the least time it takes at this run's ceilings, by memory (`move` bandwidth) or by
-    matrix units, whichever takes longer."""
+    the matrix units' rate for type `units`, whichever takes longer."""
     by_memory = nbytes / run.ceiling(f"{move}_bandwidth") if nbytes else 0.0
-    by_compute = flops / run.ceiling(f"matmul.{dtype}") if flops else 0.0
-    formula = f"bytes / {move}_bandwidth" if by_memory >= by_compute else f"flops / matmul.{dtype}"
+    by_compute = flops / run.ceiling(f"matmul.{units}") if flops else 0.0
+    formula = f"bytes / {move}_bandwidth" if by_memory >= by_compute else f"flops / matmul.{units}"
     return {
         "floor": max(by_memory, by_compute),
         "floor_formula": formula,

@@ -1,10 +1,11 @@
 """Timing on a GPU: events around one call behind a cleared cache, or a CUDA graph of many calls where one is short.
 
 A call of 30 µs or more is timed by two events. Before them a buffer larger than the L2 cache is read, so that inputs
-come from memory (were it written, storing its last 50 MB would be charged to the call), and a kernel waits until the
-host has queued the whole call, so that Python's time is not in it. Shorter calls are captured, 40 or more in one graph,
-over sets of inputs that are together larger than the cache three times over; a sample is the time of some replays
-divided by the calls in them. Programs that are compared take turns.
+come from memory (were it written, storing its last 50 MB would be charged to the call), and a kernel waits: until the
+host has queued the whole call, so that Python's time is not in it, and as long as the call takes, so that the call
+before does not lower the clock. Shorter calls are captured, 40 or more in one graph, over sets of inputs that are
+together larger than the cache three times over; a sample is the time of some replays divided by the calls in them.
+Programs that are compared take turns.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ Calls = Sequence[Callable[[], object]]  # the same work on different sets of inp
 FLUSH_BYTES = 256 * 2**20
 SHORT = 30e-6  # s; below it an event pair measures the launch
 GRAPH_CALLS, REPLAYS = 40, 5  # calls in a graph, replays in a sample
+LONGEST_REST = 5e-3  # s of waiting before a long call
 SM_CLOCK = 2e9  # Hz, at least: how long a kernel that counts cycles waits
 CACHES = 3  # what rotated inputs exceed, in L2 caches
 MOST_SETS = 64  # sets of inputs, where each is so small that thousands would be needed
@@ -49,12 +51,12 @@ class CudaClock:
         self.buffer = torch.zeros(FLUSH_BYTES // 4, device="cuda")
 
     def events(self, calls: Calls) -> list[float]:
-        cuda, pairs, host = self.torch.cuda, [], 100e-6
+        cuda, pairs, host, rest = self.torch.cuda, [], 100e-6, 0.0
         cuda.synchronize()
         for call in calls:
             start, end = (cuda.Event(enable_timing=True) for _ in range(2))
             self.buffer.amax()
-            cuda._sleep(int(SM_CLOCK * (2 * host + 20e-6)))
+            cuda._sleep(int(SM_CLOCK * max(2 * host + 20e-6, rest)))
             queued = time.perf_counter()
             start.record()
             call()
@@ -63,6 +65,9 @@ class CudaClock:
             pairs.append((start, end))
             if host > 5e-3:  # a call that waits for the GPU, or one that was compiled: nothing to wait for next time
                 host = 100e-6
+            if len(pairs) == 1:
+                cuda.synchronize()
+                rest = min(1e-3 * start.elapsed_time(end), LONGEST_REST)
         cuda.synchronize()
         return [1e-3 * start.elapsed_time(end) for start, end in pairs]
 
@@ -122,7 +127,8 @@ def alternate(
     if not programs or not all(programs.values()) or rounds < 1 or samples < 1:
         raise InputError(f"{len(programs)} programs, rounds={rounds}, samples={samples}: need at least one of each")
     for calls in programs.values():
-        calls[0]()  # compiled, loaded and allocated
+        for call in calls:
+            call()  # compiled, loaded and allocated
     if graph is None:
         graph = min(statistics.median(clock.events(_cycle(calls, 3))) for calls in programs.values()) < SHORT
     take = {name: _graphed(calls, clock, samples) if graph else _evented(calls, clock, samples)

@@ -7,6 +7,7 @@ are measured before and after the suites in every run, so each row stands beside
 from __future__ import annotations
 
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -48,6 +49,8 @@ CUDA_SUITES: dict[str, str] = {  # the longest rows last: a run has a time budge
     "sampling": "labcore.kernels.bench_sampling:suite",
     "engine_gpu": "labcore.engine.bench_gpu:suite",
 }
+
+COOLING = 8.0  # s without work before the ceilings are measured again: a GPU hot from serving multiplies more slowly
 
 Say = Callable[[str], object]
 
@@ -128,4 +131,6 @@ def complete(run: RunBuilder, names: Sequence[str]) -> dict:
             run.skip(name, f"failed: {type(error).__name__}")
             say("  failed; the traceback is above")
     say("ceilings again, after:")
+    if device == "cuda":
+        time.sleep(COOLING)
     return run.finish(measure_ceilings(device, sorted({1, threads}), say=say))
