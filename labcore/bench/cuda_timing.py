@@ -25,6 +25,7 @@ Calls = Sequence[Callable[[], object]]  # the same work on different sets of inp
 FLUSH_BYTES = 256 * 2**20
 SHORT = 30e-6  # s; below it an event pair measures the launch
 GRAPH_CALLS, REPLAYS = 40, 5  # calls in a graph, replays in a sample
+SLOW_HOST = 500e-6  # s that queuing a call may take before it was measured
 LONGEST_REST = 5e-3  # s of waiting before a long call
 SM_CLOCK = 2e9  # Hz, at least: how long a kernel that counts cycles waits
 CACHES = 3  # what rotated inputs exceed, in L2 caches
@@ -51,7 +52,7 @@ class CudaClock:
         self.buffer = torch.zeros(FLUSH_BYTES // 4, device="cuda")
 
     def events(self, calls: Calls) -> list[float]:
-        cuda, pairs, host, rest = self.torch.cuda, [], 100e-6, 0.0
+        cuda, pairs, host, rest = self.torch.cuda, [], SLOW_HOST, 0.0
         cuda.synchronize()
         for call in calls:
             start, end = (cuda.Event(enable_timing=True) for _ in range(2))
@@ -64,7 +65,7 @@ class CudaClock:
             host = time.perf_counter() - queued
             pairs.append((start, end))
             if host > 5e-3:  # a call that waits for the GPU, or one that was compiled: nothing to wait for next time
-                host = 100e-6
+                host = SLOW_HOST
             if len(pairs) == 1:
                 cuda.synchronize()
                 rest = min(1e-3 * start.elapsed_time(end), LONGEST_REST)
