@@ -31,7 +31,7 @@ from labcore.model.stats import layer_parameters
 
 DECODED = {"llama3_8b": "llama-3-8b", "qwen3_0_6b": "qwen3-0.6b"}  # key -> model
 SERVED = "llama-3-8b"  # by the rows of 256 requests
-PROMPT, STEPS, ROUNDS, SAMPLES = 500, 32, 5, 3  # batch-1 decode, steps in a sample; beyond 512 tokens one graph serves all
+PROMPT, STEPS, ROUNDS, SAMPLES = 500, 32, 5, 3  # batch-1 decode; beyond 512 tokens one graph serves all steps
 REQUESTS, PROMPTS, OUTPUTS = 256, (32, 1024), (16, 256)  # lengths are log-uniform
 TOKENS_A_STEP = 8192
 MEAN_REGRET, WORST_REGRET = 0.02, 0.5  # in standard deviations of the logits; a wrong token has 3 to 5
