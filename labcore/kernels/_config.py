@@ -78,7 +78,7 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     ("prefill", "sm90"): [
         (
             {"float32": False, "head_dim": {128}, "tma": True, "few": False},
-            {"BLOCK_M": 128, "BLOCK_N": 128, "TMA": 1, "num_warps": 8, "num_stages": 3},  # of the sweep's: a1
+            {"BLOCK_M": 128, "BLOCK_N": 64, "TMA": 1, "num_warps": 8, "num_stages": 2, "maxnreg": 128},  # two on an SM
         ),
         (
             {"float32": False, "head_dim": {128}, "tma": True},
@@ -86,7 +86,7 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
         ),
         (
             {"float32": False, "head_dim": {64}, "tma": True},
-            {"BLOCK_M": 128, "BLOCK_N": 128, "TMA": 1, "num_warps": 8, "num_stages": 3},
+            {"BLOCK_M": 128, "BLOCK_N": 64, "TMA": 1, "num_warps": 8, "num_stages": 3},
         ),
         (
             {"float32": False, "head_dim": {256}, "tma": True},
@@ -118,7 +118,7 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     ("gemv", "sm90"): [
         (
             {"gated": True},
-            {"BLOCK_N": 2, "BLOCK_K": 1024, "EARLY": 1, "per_multiprocessor": 5, "num_warps": 4, "num_stages": 1},
+            {"BLOCK_N": 2, "BLOCK_K": 1024, "EARLY": 1, "per_multiprocessor": 6, "num_warps": 4, "num_stages": 1},
         ),
         (
             {"size": {8}},
