@@ -13,6 +13,7 @@ Sources: Marlin (arXiv:2408.11743: repacking, split sums), gemlite (GEMV, groups
 arXiv:2402.00025 (split-K for few tokens).
 """
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -29,7 +30,8 @@ from labcore.kernels.attention_decode import multiprocessors
 from labcore.kernels.w4_weight import GROUPS, SHORTEST, W4Weight
 
 MANY_TOKENS = 384  # from here on a dequantized copy is written once and read by cuBLAS
-BITS_OF_ONE = 0x3F800000  # the bits of 1.0 in float32
+FEW_ROWS = 16_384  # outputs of one token: up to here smaller tiles, so that every multiprocessor gets some
+BITS_OF_ONE = 0x3F800000  # of 1.0 in float32
 
 
 def w4a16_reference(x: Tensor, w: W4Weight, bias: Tensor | None = None) -> Tensor:
@@ -251,11 +253,13 @@ def w4a16_linear(
         rows = rows[:, w.columns]
     rows = rows.contiguous()
     one = len(rows) == 1 and x.dtype != torch.float32
+    if one and launch is None:  # the entry says by its keys which kernel it is for
+        launch = pick("w4_gemv", capability(x.device), few_rows=n <= FEW_ROWS)
     if choose(backend, x, mma=not one, what="w4a16_linear") == "torch":
         y = F.linear(rows, w.sorted_weight().to(x.dtype), None if bias is None else bias.to(x.dtype))
     elif len(rows) == 0:
         y = rows.new_empty(0, n)
-    elif one:
+    elif one and "BLOCK_M" not in launch:
         y = _gemv(rows, w, bias, launch)
     elif len(rows) >= MANY_TOKENS and launch is None:
         y = F.linear(rows, dequantized(w, x.dtype), None if bias is None else bias.to(x.dtype))
@@ -264,18 +268,16 @@ def w4a16_linear(
     return y.view(*x.shape[:-1], n)
 
 
-def _gemv(x: Tensor, w: W4Weight, bias: Tensor | None, launch: dict | None) -> Tensor:
+def _gemv(x: Tensor, w: W4Weight, bias: Tensor | None, launch: dict) -> Tensor:
     n, k = w.shape
-    launch = pick("w4_gemv", capability(x.device), group=w.group, few_rows=n <= FEW_ROWS) if launch is None else launch
+    if x.storage_offset() % 2:
+        x = x.clone()  # pairs of its elements are read as one
     y = x.new_empty(1, n)
     _gemv_kernel[triton.cdiv(n, launch["BLOCK_N"]),](
         x.view(torch.int32), w.data.view(torch.int32), w.scale, w.zero, bias, y, n, k // w.stretch, BITS_OF_ONE,
         GROUP=w.group, STRETCH=w.stretch, **launch,
     )  # fmt: skip
     return y
-
-
-FEW_ROWS = 16_384  # outputs: below, smaller tiles, so that every multiprocessor gets some
 
 
 def _gemm(x: Tensor, w: W4Weight, bias: Tensor | None, launch: dict | None) -> Tensor:
@@ -337,13 +339,15 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     codes = {"x_ptr": "*bf16", "words_ptr": "*i16", "tokens": "i32", "share": "i32", **weight}
     without = {"zero_ptr": None, "bias_ptr": None}
     for number, (_, launch) in enumerate(rules("w4_gemv", cc)):
+        if "BLOCK_M" in launch:
+            continue  # the other kernel's, below
         for group in GROUPS:
             yield Variant.of(
                 f"gemv g{group} {number}", _gemv_kernel, words, launch, ("cp.async",) if has_mma(cc) else (),
                 GROUP=group, STRETCH=max(group, SHORTEST), **without,
             )  # fmt: skip
-    zeros, name = words | {"zero_ptr": "*u8", "bias_ptr": "*bf16"}, "gemv zeros bias"
-    yield Variant.of(name, _gemv_kernel, zeros, rules("w4_gemv", cc)[0][1], GROUP=GROUPS[0], STRETCH=GROUPS[0])
+        zeros, name = words | {"zero_ptr": "*u8", "bias_ptr": "*bf16"}, f"gemv zeros bias {number}"
+        yield Variant.of(name, _gemv_kernel, zeros, launch, GROUP=GROUPS[0], STRETCH=GROUPS[0])
     for _, launch in rules("w4_dequantize", cc):
         dequantize = {"words_ptr": "*i16", "out_ptr": "*bf16", **weight}
         yield Variant.of(
@@ -352,7 +356,8 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     if not has_mma(cc):
         return
     tensor_core = ("wgmma", "cp.async") if cc >= (9, 0) else ("mma.sync", "cp.async")
-    for number, (where, launch) in enumerate(rules("w4_gemm", cc)):
+    of_one_token = [(where, launch) for where, launch in rules("w4_gemv", cc) if "BLOCK_M" in launch]
+    for number, (where, launch) in enumerate([*rules("w4_gemm", cc), *of_one_token]):
         launch = {key: value for key, value in launch.items() if key != "splits"}
         wide = where.get("wide", False)
         types = codes | {"out_ptr": "*fp32"} | ({"x_ptr": "*fp32"} if wide else {})
@@ -377,16 +382,19 @@ def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
         for rows, stretches, warps in tiles:
             for stages in (2, 3, 4):
                 yield {"BLOCK_N": rows, "BLOCK_S": stretches, "STAGES": stages, "num_warps": warps, "num_stages": 1}
+        for rows, warps, stages in itertools.product((64, 128), (4,), (3, 4, 5)):
+            yield {
+                "BLOCK_N": rows, "BLOCK_M": 16, "SCALE_SUMS": 1, "PTX": 1, "num_warps": warps, "num_stages": stages,
+            }  # fmt: skip
         return
     tiles = [  # outputs, tokens, warps, whether sums are scaled
-        (64, 16, 4, 1), (128, 16, 4, 1), (128, 16, 8, 1), (64, 32, 4, 1), (128, 32, 8, 1), (256, 32, 8, 1),
-        (64, 64, 4, 1), (128, 64, 8, 1), (64, 128, 4, 1), (64, 128, 4, 0), (128, 128, 8, 1), (128, 128, 8, 0),
-        (256, 128, 8, 0), (128, 256, 8, 0),
+        (64, 16, 4, 1), (128, 16, 4, 1), (128, 16, 8, 1), (256, 16, 8, 1), (64, 32, 4, 1), (128, 32, 4, 1),
+        (128, 32, 8, 1), (256, 32, 8, 1), (64, 64, 4, 1), (128, 64, 4, 1), (128, 64, 8, 1), (256, 64, 8, 1),
+        (64, 128, 4, 1), (128, 128, 8, 1), (128, 128, 8, 0), (256, 128, 8, 0), (128, 256, 8, 0),
     ]  # fmt: skip
     for rows, tokens, warps, scale_sums in tiles:
         for stages in (2, 3, 4) if tokens >= 128 else (3, 4, 5):
-            for splits in (1, 2) if tokens <= 64 else (1,):
-                yield {
-                    "BLOCK_N": rows, "BLOCK_M": tokens, "SCALE_SUMS": scale_sums, "PTX": 1, "splits": splits,
-                    "num_warps": warps, "num_stages": stages,
-                }  # fmt: skip
+            yield {
+                "BLOCK_N": rows, "BLOCK_M": tokens, "SCALE_SUMS": scale_sums, "PTX": 1, "splits": 1,
+                "num_warps": warps, "num_stages": stages,
+            }  # fmt: skip
