@@ -185,11 +185,6 @@ class Workload:
         sizes = [np.exp(random.uniform(*np.log(span), REQUESTS)).astype(int).tolist() for span in (PROMPTS, OUTPUTS)]
         return cls(prompts(sizes[0], vocab, seed), sizes[1])
 
-    @property
-    def tokens(self) -> int:
-        """Prompts and answers."""
-        return sum(map(len, self.prompts)) + sum(self.outputs)
-
     def ideal(self, model: Llama, compute: float, read: float) -> float:
         """Seconds, at `compute` FLOP/s and `read` B/s: all prompts, then every request decoding in every step."""
         config = model.config
