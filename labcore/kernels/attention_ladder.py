@@ -24,7 +24,7 @@ from labcore.kernels.paging import NO_WINDOW
 # [book: attention-v0]
 @triton.jit(do_not_specialize=["num_seqs"])
 def literal_kernel(
-    q_ptr, keys, values, out_ptr, lse_ptr, cu_q_ptr, cu_k_ptr, num_seqs, q_stride, kv_stride, scale, group,
+    q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, cu_q_ptr, cu_k_ptr, num_seqs, q_stride, kv_stride, scale, group,
     HEAD_DIM: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
     """Program (query, head, sequence): one query of one head, one key after the other."""
@@ -46,13 +46,13 @@ def literal_kernel(
     acc = tl.zeros([HEAD_DIM], tl.float32)
     for key in range(begin, end):
         at = (k_start + key).to(tl.int64) * kv_stride + head // group * HEAD_DIM + d
-        k = tl.load(keys + at).to(tl.float32)
+        k = tl.load(k_ptr + at).to(tl.float32)
         score = tl.sum(q * k) * scale
         new_max = tl.maximum(row_max, score)
         weight, decay = tl.exp(score - new_max), tl.exp(row_max - new_max)
         row_sum = row_sum * decay + weight
         row_max = new_max
-        v = tl.load(values + at).to(tl.float32)
+        v = tl.load(v_ptr + at).to(tl.float32)
         acc = acc * decay + weight * v
     some = tl.where(row_sum > 0, row_sum, 1.0)  # a query that sees no key gives 0 / 1, and -inf + log 1
     out, lse = acc / some, row_max + tl.log(some)
@@ -70,7 +70,7 @@ def literal_kernel(
 # [book: attention-v1]
 @triton.jit(do_not_specialize=["num_seqs"])
 def tiled_kernel(
-    q_ptr, keys, values, out_ptr, lse_ptr, cu_q_ptr, cu_k_ptr, num_seqs, q_stride, kv_stride, scale, group,
+    q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, cu_q_ptr, cu_k_ptr, num_seqs, q_stride, kv_stride, scale, group,
     HEAD_DIM: tl.constexpr, WINDOW: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Program (tile, head): BLOCK_M queries of one head, BLOCK_N keys at a time, every block masked."""
@@ -81,7 +81,8 @@ def tiled_kernel(
     first = (tile - q_start // BLOCK_M - seq) * BLOCK_M
     if first >= q_len:
         return
-    q = load_block(q_ptr, q_start + first, q_len - first, head * HEAD_DIM, q_stride, BLOCK_M, HEAD_DIM, True, False)
+    q_ptr += q_start.to(tl.int64) * q_stride + head * HEAD_DIM
+    q = load_block(q_ptr, first, q_len - first, q_stride, BLOCK_M, HEAD_DIM, True, False)
     position = kv_len - q_len + first  # of the first query, among the keys
     positions = position + tl.arange(0, BLOCK_M)
     begin, end = 0, kv_len  # keys that any query of the tile sees
@@ -92,10 +93,11 @@ def tiled_kernel(
     row_max, row_sum = tl.full([BLOCK_M], float("-inf"), tl.float32), tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
     kv_head = head // group
-    column = kv_head * HEAD_DIM
+    k_ptr += k_start.to(tl.int64) * kv_stride + kv_head * HEAD_DIM
+    v_ptr += k_start.to(tl.int64) * kv_stride + kv_head * HEAD_DIM
     for start in range(begin, end, BLOCK_N):
         left = kv_len - start
-        k = load_block(keys, k_start + start, left, column, kv_stride, BLOCK_N, HEAD_DIM, True, False)
+        k = load_block(k_ptr, start, left, kv_stride, BLOCK_N, HEAD_DIM, True, False)
         scores = tl.dot(q, k.T, input_precision="ieee")  # [BLOCK_M, BLOCK_N]
         key = start + tl.arange(0, BLOCK_N)[None, :]
         visible = key < kv_len
@@ -107,7 +109,7 @@ def tiled_kernel(
         weights, decay = tl.exp(scores - shift[:, None]), tl.exp(row_max - shift)
         row_sum = row_sum * decay + tl.sum(weights, 1)
         row_max = new_max
-        v = load_block(values, k_start + start, left, column, kv_stride, BLOCK_N, HEAD_DIM, True, False)
+        v = load_block(v_ptr, start, left, kv_stride, BLOCK_N, HEAD_DIM, True, False)
         acc = tl.dot(weights.to(v.dtype), v, acc * decay[:, None], input_precision="ieee")
     some = tl.where(row_sum > 0, row_sum, 1.0)
     out, lse = acc / some[:, None], row_max + tl.log(some)
@@ -166,7 +168,7 @@ def _climb(
 
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     """Both steps in bf16; v1 for every head_dim that models have."""
-    signature = dict.fromkeys(("q_ptr", "keys", "values", "out_ptr"), "*bf16")
+    signature = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "out_ptr"), "*bf16")
     signature |= {"lse_ptr": "*fp32", "cu_q_ptr": "*i32", "cu_k_ptr": "*i32", "num_seqs": "i32", "group": "i32"}
     signature |= {"q_stride": "i32:16", "kv_stride": "i32:16", "scale": "fp32"}
     if has_mma(cc):

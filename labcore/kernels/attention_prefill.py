@@ -7,7 +7,8 @@ makes it fast besides:
 
 - Blocks of keys that every query of the program sees go through a loop without a mask; only the blocks at the edges
   (diagonal, window, last tokens) pay for one.
-- On Hopper a block is fetched by the copy engine (TMA), which needs a descriptor of the tensor and no registers.
+- On Hopper a block is fetched by the copy engine (TMA), which needs a descriptor of the tensor and no registers. With
+  128 registers a thread two programs fit on a multiprocessor: one multiplies while the other exponentiates.
 - Programs start with the longest rows, so that none is left alone at the end; those that share keys start together, so
   that a key comes from memory once and then from the L2 cache.
 
@@ -22,7 +23,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose, has_mma
@@ -81,14 +81,14 @@ def sequence_of_tile(cu_q_ptr, tile, num_seqs, BLOCK_M: tl.constexpr):
 
 
 @triton.jit
-def load_block(source, row, rows_left, column, stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr, EDGE: tl.constexpr,
+def load_block(source, row, rows_left, stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr, EDGE: tl.constexpr,
                TMA: tl.constexpr):  # fmt: skip
     """ROWS × COLUMNS elements of a matrix at (row, column); at an EDGE only `rows_left` rows are there."""
     if TMA:
-        block = source.load([row, column])  # past the edge: rows of the next sequence, or zeros
+        block = source.load([row, 0])  # zeros past the edge
     else:
         i, j = tl.arange(0, ROWS)[:, None], tl.arange(0, COLUMNS)[None, :]
-        at = source + (row.to(tl.int64) * stride + column) + (i * stride + j)  # 2³¹ elements are only 4 GB
+        at = source + tl.cast(row, tl.int64) * stride + (i * stride + j)  # 2³¹ elements are only 4 GB
         if EDGE:
             block = tl.load(at, mask=i < rows_left, other=0.0)
         else:
@@ -102,19 +102,14 @@ def load_block(source, row, rows_left, column, stride, ROWS: tl.constexpr, COLUM
 # [book: prefill-loop]
 @triton.jit
 def attend_blocks(
-    state, q, keys, values, begin, end, positions, k_start, kv_len, column, kv_stride, scale_log2,
+    state, q, keys, values, begin, end, positions, kv_len, kv_stride, scale_log2,
     HEAD_DIM: tl.constexpr, BLOCK_N: tl.constexpr, WINDOW: tl.constexpr, EDGE: tl.constexpr, TMA: tl.constexpr,
-    UNROLL: tl.constexpr,
 ):  # fmt: skip
-    """Online softmax over the keys [begin, end) of a sequence: in an EDGE block some are not visible to some query.
-
-    All warps of a program meet once a pass, when room is made for the next blocks. Between two meetings those of one
-    half of the rows may multiply while the others exponentiate, the more so the more blocks a pass has: UNROLL.
-    """
+    """Online softmax over the keys [begin, end) of a sequence: in an EDGE block some are not visible to some query."""
     row_max, row_sum, acc = state
-    for start in tl.range(begin, end, BLOCK_N, loop_unroll_factor=UNROLL):
+    for start in range(begin, end, BLOCK_N):
         left = kv_len - start
-        k = load_block(keys, k_start + start, left, column, kv_stride, BLOCK_N, HEAD_DIM, EDGE, TMA)
+        k = load_block(keys, start, left, kv_stride, BLOCK_N, HEAD_DIM, EDGE, TMA)
         scores = tl.dot(q, k.T, input_precision="ieee")  # [BLOCK_M, BLOCK_N]
         if EDGE:
             key = start + tl.arange(0, BLOCK_N)[None, :]
@@ -126,9 +121,7 @@ def attend_blocks(
                     visible &= key > positions[:, None] - WINDOW
             scores = tl.where(visible, scores, float("-inf"))
         weights, decay, row_max, row_sum = online_softmax_step(scores, scale_log2, row_max, row_sum)
-        v = load_block(values, k_start + start, left, column, kv_stride, BLOCK_N, HEAD_DIM, EDGE, TMA)
-        if EDGE and TMA:
-            v = tl.where(tl.arange(0, BLOCK_N)[:, None] < left, v, 0.0)  # another's value may be NaN, and so is 0 · NaN
+        v = load_block(values, start, left, kv_stride, BLOCK_N, HEAD_DIM, EDGE, TMA)
         acc = tl.dot(weights.to(v.dtype), v, acc * decay[:, None], input_precision="ieee")
     return row_max, row_sum, acc
 
@@ -139,13 +132,13 @@ def attend_blocks(
 # [book: prefill-kernel]
 @triton.jit(do_not_specialize=["num_seqs"])
 def _varlen_kernel(
-    q_ptr, keys, values, out_ptr, lse_ptr, cu_q_ptr, cu_k_ptr, num_seqs, q_stride, kv_stride, scale_log2,
+    q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, cu_q_ptr, cu_k_ptr, num_seqs, q_stride, kv_stride, scale_log2,
     HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, WINDOW: tl.constexpr, TMA: tl.constexpr,
-    UNROLL: tl.constexpr,
 ):  # fmt: skip
     """Program (member of the group, tile from the last on, KV head): BLOCK_M queries of one head.
 
-    keys, values: pointers or, if TMA, descriptors of [Tk, Hkv · D]. WINDOW: None (not causal), UNBOUNDED, or keys seen.
+    WINDOW: None (not causal), UNBOUNDED, or how many keys a query sees. TMA: fetch keys and values by descriptors; they
+    are of this sequence and head alone, so past its end they read zeros, not what follows.
     """
     kv_head = tl.program_id(2)
     head, n_heads = kv_head * tl.num_programs(0) + tl.program_id(0), tl.num_programs(2) * tl.num_programs(0)
@@ -157,7 +150,8 @@ def _varlen_kernel(
     if first >= q_len:
         return
 
-    q = load_block(q_ptr, q_start + first, q_len - first, head * HEAD_DIM, q_stride, BLOCK_M, HEAD_DIM, True, False)
+    q_ptr += q_start.to(tl.int64) * q_stride + head * HEAD_DIM
+    q = load_block(q_ptr, first, q_len - first, q_stride, BLOCK_M, HEAD_DIM, True, False)
     position = kv_len - q_len + first  # of the first query, among the keys
     positions = position + tl.arange(0, BLOCK_M)
     begin, end = 0, kv_len  # keys that any query of the tile sees
@@ -172,14 +166,19 @@ def _varlen_kernel(
 
     row_max, row_sum = tl.full([BLOCK_M], float("-inf"), tl.float32), tl.zeros([BLOCK_M], tl.float32)
     state = row_max, row_sum, tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
-    column = kv_head * HEAD_DIM
+    k_ptr += k_start.to(tl.int64) * kv_stride + kv_head * HEAD_DIM
+    v_ptr += k_start.to(tl.int64) * kv_stride + kv_head * HEAD_DIM
+    keys, values = k_ptr, v_ptr
+    if TMA:
+        keys = tl.make_tensor_descriptor(k_ptr, [kv_len, HEAD_DIM], [kv_stride, 1], [BLOCK_N, HEAD_DIM])
+        values = tl.make_tensor_descriptor(v_ptr, [kv_len, HEAD_DIM], [kv_stride, 1], [BLOCK_N, HEAD_DIM])
     if WINDOW is not None and WINDOW < UNBOUNDED:
-        state = attend_blocks(state, q, keys, values, begin, full_begin, positions, k_start, kv_len, column, kv_stride,
-                              scale_log2, HEAD_DIM, BLOCK_N, WINDOW, True, TMA, 1)  # fmt: skip
-    state = attend_blocks(state, q, keys, values, full_begin, full_end, positions, k_start, kv_len, column, kv_stride,
-                          scale_log2, HEAD_DIM, BLOCK_N, WINDOW, False, TMA, UNROLL)  # fmt: skip
-    state = attend_blocks(state, q, keys, values, full_end, end, positions, k_start, kv_len, column, kv_stride,
-                          scale_log2, HEAD_DIM, BLOCK_N, WINDOW, True, TMA, 1)  # fmt: skip
+        state = attend_blocks(state, q, keys, values, begin, full_begin, positions, kv_len, kv_stride,
+                              scale_log2, HEAD_DIM, BLOCK_N, WINDOW, True, TMA)  # fmt: skip
+    state = attend_blocks(state, q, keys, values, full_begin, full_end, positions, kv_len, kv_stride,
+                          scale_log2, HEAD_DIM, BLOCK_N, WINDOW, False, TMA)  # fmt: skip
+    state = attend_blocks(state, q, keys, values, full_end, end, positions, kv_len, kv_stride,
+                          scale_log2, HEAD_DIM, BLOCK_N, WINDOW, True, TMA)  # fmt: skip
     out, lse = finish_softmax(state[2], state[0], state[1])
 
     row = tl.arange(0, BLOCK_M)
@@ -270,16 +269,13 @@ def _launch(q, k, v, out, lse, cu_q, cu_k, max_q, look_back, scale, config) -> N
     tiles = len(q) // config["BLOCK_M"] + len(cu_q) - 1
     if tiles >= 1 << 16:
         raise InputError(f"{len(q)} queries in {len(cu_q) - 1} sequences: pass fewer than {config['BLOCK_M']} · 2^16")
-    if config["TMA"]:
-        block = [config["BLOCK_N"], k.shape[2]]
-        keys, values = (TensorDescriptor(x, [len(x), x.shape[1] * x.shape[2]], [x.stride(0), 1], block) for x in (k, v))
-    else:
-        keys, values = (k, v) if k.stride(0) == v.stride(0) else (k.contiguous(), v.contiguous())
-    stride = keys.strides[0] if config["TMA"] else keys.stride(0)
+    k, v = (k, v) if k.stride(0) == v.stride(0) else (k.contiguous(), v.contiguous())
+    if config["TMA"]:  # where the kernel keeps its descriptors
+        triton.set_allocator(lambda size, align, stream: torch.empty(size, dtype=torch.int8, device=q.device))
     grid = q.shape[1] // k.shape[1], tiles, k.shape[1]
     _varlen_kernel[grid](
-        q, keys, values, out, lse, cu_q, cu_k, len(cu_q) - 1, q.stride(0), stride, scale * LOG2_E,
-        HEAD_DIM=q.shape[2], WINDOW=look_back, **{"UNROLL": 1} | config,
+        q, k, v, out, lse, cu_q, cu_k, len(cu_q) - 1, q.stride(0), k.stride(0), scale * LOG2_E,
+        HEAD_DIM=q.shape[2], WINDOW=look_back, **config,
     )  # fmt: skip
 
 
@@ -301,33 +297,28 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
 
 def variant(name, head_dim, dtype, look_back, launch, cc) -> Variant:
     """One way to compile the kernel; its name ends with the tile."""
-    block = f"tensordesc<{dtype}[{launch['BLOCK_N']}, {head_dim}]>" if launch["TMA"] else f"*{dtype}"
-    signature = {
-        "q_ptr": f"*{dtype}", "keys": block, "values": block, "out_ptr": f"*{dtype}", "lse_ptr": "*fp32",
+    signature = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "out_ptr"), f"*{dtype}") | {
+        "lse_ptr": "*fp32",
         "cu_q_ptr": "*i32", "cu_k_ptr": "*i32", "num_seqs": "i32", "q_stride": "i32:16", "kv_stride": "i32:16",
         "scale_log2": "fp32",
     }  # fmt: skip
     expects = {"wgmma"} if cc >= (9, 0) and dtype != "fp32" and launch["BLOCK_M"] >= 64 else set()
     expects |= {"tma" if launch["TMA"] else "cp.async"}
     name = f"{name}, {launch['BLOCK_M']}x{launch['BLOCK_N']}{', TMA' if launch['TMA'] else ''}"
-    return Variant.of(
-        name, _varlen_kernel, signature, {"UNROLL": 1} | launch, expects, HEAD_DIM=head_dim, WINDOW=look_back
-    )
+    return Variant.of(name, _varlen_kernel, signature, launch, expects, HEAD_DIM=head_dim, WINDOW=look_back)
 
 
 def candidates(kind: str, cc: tuple[int, int]) -> list[dict[str, int]]:
     """Launch choices that `labcore.kernels.tune` measures beside the table's, head_dim 128 on Hopper, as `config`."""
     if kind != "prefill" or cc < (9, 0):
         return []
-    names = "BLOCK_M", "BLOCK_N", "UNROLL", "TMA", "num_warps", "num_stages"
+    names = "BLOCK_M", "BLOCK_N", "TMA", "num_warps", "num_stages", "maxnreg"
     tiles = [
-        (128, 128, 1, 1, 8, 3),
-        (128, 128, 1, 0, 8, 3),
-        (128, 64, 2, 0, 8, 3),
-        (128, 64, 2, 0, 8, 2),
-        (128, 64, 2, 1, 8, 3),
-        (128, 32, 4, 0, 8, 3),
-        (64, 64, 1, 1, 4, 2),
+        (128, 64, 1, 8, 2, 128),  # two programs on a multiprocessor
+        (128, 128, 1, 8, 3, None),
+        (128, 128, 0, 8, 3, None),
+        (128, 32, 1, 8, 3, None),
+        (64, 64, 1, 4, 2, None),
     ]
-    plain = [dict(zip(names, tile, strict=True)) for tile in tiles]
+    plain = [{name: value for name, value in zip(names, tile, strict=True) if value is not None} for tile in tiles]
     return [*plain, SPECIALIZED]

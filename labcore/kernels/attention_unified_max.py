@@ -40,26 +40,26 @@ TILE = {"BLOCK_M": 64, "BLOCK_N": 32, "num_warps": 4, "num_stages": 2}
 # [book: unified-max]
 @triton.jit
 def unified_max_blocks(
-    q, keys, values, end, positions, k_start, kv_len, column, kv_stride, scale_log2, phi_log2,
+    q, k_ptr, v_ptr, end, positions, kv_len, kv_stride, scale_log2, phi_log2,
     HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Σ exp(s - φ) and Σ exp(s - φ) · v over the keys [0, end): no maximum, no rescaling."""
     row_sum, acc = tl.zeros([BLOCK_M], tl.float32), tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
     for start in range(0, end, BLOCK_N):
         left = kv_len - start
-        k = load_block(keys, k_start + start, left, column, kv_stride, BLOCK_N, HEAD_DIM, True, False)
+        k = load_block(k_ptr, start, left, kv_stride, BLOCK_N, HEAD_DIM, True, False)
         scores = tl.dot(q, k.T, input_precision="ieee")
         visible = start + tl.arange(0, BLOCK_N)[None, :] <= positions[:, None]
         weights = tl.where(visible, tl.exp2(scores * scale_log2 - phi_log2), 0.0)
         row_sum += tl.sum(weights, 1)
-        v = load_block(values, k_start + start, left, column, kv_stride, BLOCK_N, HEAD_DIM, True, False)
+        v = load_block(v_ptr, start, left, kv_stride, BLOCK_N, HEAD_DIM, True, False)
         acc = tl.dot(weights.to(v.dtype), v, acc, input_precision="ieee")
     return row_sum, acc
 
 
 @triton.jit(do_not_specialize=["num_seqs", "group"])
 def _unified_max_kernel(
-    q_ptr, keys, values, out_ptr, lse_ptr, recomputed_ptr, cu_q_ptr, cu_k_ptr, num_seqs, group, q_stride, kv_stride,
+    q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, recomputed_ptr, cu_q_ptr, cu_k_ptr, num_seqs, group, q_stride, kv_stride,
     scale_log2, phi_log2, least, most,
     HEAD_DIM: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -71,14 +71,16 @@ def _unified_max_kernel(
     first = (tile - q_start // BLOCK_M - seq) * BLOCK_M
     if first >= q_len:
         return
-    q = load_block(q_ptr, q_start + first, q_len - first, head * HEAD_DIM, q_stride, BLOCK_M, HEAD_DIM, True, False)
+    q_ptr += q_start.to(tl.int64) * q_stride + head * HEAD_DIM
+    q = load_block(q_ptr, first, q_len - first, q_stride, BLOCK_M, HEAD_DIM, True, False)
     position = kv_len - q_len + first
     positions = position + tl.arange(0, BLOCK_M)
     end = tl.maximum(tl.minimum(kv_len, position + BLOCK_M), 0)
-    column = head // group * HEAD_DIM
+    k_ptr += k_start.to(tl.int64) * kv_stride + head // group * HEAD_DIM
+    v_ptr += k_start.to(tl.int64) * kv_stride + head // group * HEAD_DIM
 
-    row_sum, acc = unified_max_blocks(q, keys, values, end, positions, k_start, kv_len, column, kv_stride, scale_log2,
-                                      phi_log2, HEAD_DIM, BLOCK_M, BLOCK_N)  # fmt: skip
+    row_sum, acc = unified_max_blocks(q, k_ptr, v_ptr, end, positions, kv_len, kv_stride, scale_log2, phi_log2,
+                                      HEAD_DIM, BLOCK_M, BLOCK_N)  # fmt: skip
     row_max = tl.full([BLOCK_M], phi_log2, tl.float32)
     row = tl.arange(0, BLOCK_M)
     real = first + row < q_len
@@ -87,8 +89,8 @@ def _unified_max_kernel(
         row_max, row_sum = tl.full([BLOCK_M], float("-inf"), tl.float32), tl.zeros([BLOCK_M], tl.float32)
         state = row_max, row_sum, tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
         row_max, row_sum, acc = attend_blocks(
-            state, q, keys, values, 0, end, positions, k_start, kv_len, column, kv_stride, scale_log2,
-            HEAD_DIM, BLOCK_N, UNBOUNDED, True, False, 1,
+            state, q, k_ptr, v_ptr, 0, end, positions, kv_len, kv_stride, scale_log2,
+            HEAD_DIM, BLOCK_N, UNBOUNDED, True, False,
         )  # fmt: skip
         if recomputed_ptr is not None:
             tl.atomic_add(recomputed_ptr, 1)
@@ -136,7 +138,7 @@ def attention_unified_max(
 
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     """bf16, head_dim 128."""
-    signature = dict.fromkeys(("q_ptr", "keys", "values", "out_ptr"), "*bf16")
+    signature = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "out_ptr"), "*bf16")
     signature |= dict.fromkeys(("scale_log2", "phi_log2", "least", "most"), "fp32")
     signature |= {"lse_ptr": "*fp32", "recomputed_ptr": "*i32", "cu_q_ptr": "*i32", "cu_k_ptr": "*i32"}
     signature |= {"num_seqs": "i32", "group": "i32", "q_stride": "i32:16", "kv_stride": "i32:16"}

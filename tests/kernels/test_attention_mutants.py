@@ -65,7 +65,11 @@ SLIPS = {  # what is written, what a slip makes of it, the test that must see it
     "a tile is of the sequence before": ("+ middle <= tile", "+ middle < tile", "causal"),
     "lse of a head lies where its sequence is": ("lse_ptr + head * tokens", "lse_ptr + head * q_len", "causal"),
     "the exponent's base is e": ("scale * LOG2_E", "scale", "causal"),
-    "keys of another head": ("column = kv_head * HEAD_DIM", "column = 0 * HEAD_DIM", "causal"),
+    "keys of another head": (
+        "k_ptr += k_start.to(tl.int64) * kv_stride + kv_head * HEAD_DIM",
+        "k_ptr += k_start.to(tl.int64) * kv_stride",
+        "causal",
+    ),
     "no key so far is NaN": ('tl.where(new_max == float("-inf"), 0.0, new_max)', "new_max", "window"),
     "no key at all is 0 / 0": ("tl.where(row_sum > 0, row_sum, 1.0)", "row_sum", "causal"),
     "lse stays in base 2": ("* 0.6931471805599453", "* 1.0", "causal"),
@@ -108,8 +112,8 @@ def test_a_slip_is_noticed(slip, tmp_path):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_the_values_of_the_next_sequence_are_kept_out(tmp_path):
-    attention = wrong(tmp_path, "        if EDGE and TMA:\n", "        if False:\n")
-    q, k, v, *rest = inputs((5, 3), (5, 9))
+    attention = wrong(tmp_path, "(v_ptr, [kv_len, HEAD_DIM]", "(v_ptr, [kv_len + BLOCK_N, HEAD_DIM]")
+    q, k, v, *rest = inputs((5, 3), (5, 19))
     v[5:] = float("nan")
     for made, clean in (attention, False), (attention_prefill.attention_varlen, True):
         assert made(q, k, v, *rest, config=DESCRIPTORS)[:5].isfinite().all() == clean
