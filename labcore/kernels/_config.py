@@ -61,19 +61,19 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     ("mask", "interpreter"): {"BLOCK": 64},
     # prefill: two warpgroups of 64 rows; few: no sequence is longer than 64 queries. fp32 has no tensor cores to feed
     ("prefill", "sm80"): [
-        *PREFILL_FP32,
-        (
-            {"float32": False, "head_dim": SMALL},
-            {"BLOCK_M": 64, "BLOCK_N": 64, "TMA": 0, "num_warps": 4, "num_stages": 3},
-        ),
         (
             {"float32": False, "head_dim": {128}},
             {"BLOCK_M": 128, "BLOCK_N": 64, "TMA": 0, "num_warps": 8, "num_stages": 2},
         ),
         (
+            {"float32": False, "head_dim": SMALL},
+            {"BLOCK_M": 64, "BLOCK_N": 64, "TMA": 0, "num_warps": 4, "num_stages": 3},
+        ),
+        (
             {"float32": False, "head_dim": {256}},
             {"BLOCK_M": 64, "BLOCK_N": 32, "TMA": 0, "num_warps": 8, "num_stages": 2},
         ),
+        *PREFILL_FP32,
     ],
     ("prefill", "sm90"): [
         (
