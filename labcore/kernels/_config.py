@@ -276,9 +276,11 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
         ({}, {"BLOCK_M": 128, "BLOCK_T": 64, "num_warps": 8, "num_stages": 3, "maxnreg": 128}),
     ],
     ("paged", "sm80"): [
+        ({"exact": {True}, "head_dim": {16, 32}}, {"BLOCK_M": 16, "BLOCK_T": 32, "num_warps": 4, "num_stages": 1}),
         ({"exact": {True}}, {"BLOCK_M": 16, "BLOCK_T": 16, "num_warps": 4, "num_stages": 1}),
         ({"rows": range(1, 17)}, {"BLOCK_M": 16, "BLOCK_T": 32, "num_warps": 4, "num_stages": 2}),
         ({"head_dim": {256}}, {"BLOCK_M": 64, "BLOCK_T": 32, "num_warps": 8, "num_stages": 2}),
+        ({"head_dim": {16, 32}}, {"BLOCK_M": 64, "BLOCK_T": 32, "num_warps": 4, "num_stages": 2}),
         ({}, {"BLOCK_M": 64, "BLOCK_T": 64, "num_warps": 4, "num_stages": 2}),
     ],
     ("paged", "interpreter"): [
