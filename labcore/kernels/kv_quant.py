@@ -317,25 +317,32 @@ def _decode_quant_kernel(
     nothing = tl.zeros([ROWS, WIDTH // 2], tl.float32)
     acc = (nothing, nothing, nothing, nothing) if INT4 else (nothing, nothing)
     acc_zero = tl.zeros([ROWS, BLOCK_T], tl.float32)  # summed over the tokens of a tile at the very end
+    table = table_ptr + request * table_stride
+    parameter_ptr += kv_head * PAGE
+    # scales are too small for asynchronous copies: what a tile needs was asked for while the one before was computed
+    now = parameters_of(parameter_ptr, pages_of(table, begin, end, PAGE, BLOCK_T), begin, end, N, N_KV, PAGE)
+    ahead = pages_of(table, begin + BLOCK_T, end, PAGE, BLOCK_T)
     for start in range(begin, end, BLOCK_T):
+        coming = parameters_of(parameter_ptr, ahead, start + BLOCK_T, end, N, N_KV, PAGE)
+        ahead = pages_of(table, start + 2 * BLOCK_T, end, PAGE, BLOCK_T)
         position = start + tl.arange(0, BLOCK_T)
         known = tl.minimum(position, end - 1)  # past the end the last key again: unowned slots may hold NaN
-        page, offset = tl.load(table_ptr + request * table_stride + known // PAGE).to(tl.int64), known % PAGE
+        page, offset = tl.load(table + known // PAGE).to(tl.int64), known % PAGE
         k_at = pair_ptr + page * (PAGE * N_KV * WIDTH) + (offset * N_KV + kv_head) * (WIDTH // 2)
         k_at = k_at[:, None] + pair[None, :]  # [BLOCK_T, WIDTH / 2]
-        parameter = parameter_ptr + page * (2 * N * N_KV * PAGE) + kv_head * PAGE + offset
         scores = sum_of_products(q, planes(tl.load(k_at), CODE, KIND))  # [ROWS, BLOCK_T]
-        k_scale, k_zero = scale_and_zero(parameter, N_KV * PAGE, INT4)
-        scores = (scores * k_scale[None, :] + q_sum[:, None] * k_zero[None, :]) * size[:, None]
+        scale, zero = scale_and_zero(now[0], now[1], INT4)
+        scores = (scores * scale[None, :] + q_sum[:, None] * zero[None, :]) * size[:, None]
         scores = tl.where((position < end)[None, :], scores, float("-inf"))
         weights, decay, row_max, row_sum = online_softmax_step(scores, scale_log2, row_max, row_sum)
 
         values = planes(tl.load(k_at + PAGE * N_KV * (WIDTH // 2)), CODE, KIND)  # behind the keys of their page
-        v_scale, v_zero = scale_and_zero(parameter + N * N_KV * PAGE, N_KV * PAGE, INT4)
+        scale, zero = scale_and_zero(now[2], now[3], INT4)
         if INT4:
-            acc_zero = acc_zero * decay[:, None] + weights * v_zero[None, :]
-        weights = (weights * (v_scale * LIFT)[None, :]).to(KIND)
+            acc_zero = acc_zero * decay[:, None] + weights * zero[None, :]
+        weights = (weights * (scale * LIFT)[None, :]).to(KIND)
         acc = add_products(acc, decay[:, None], weights, values)
+        now = coming
 
     zero = tl.sum(acc_zero, 1)[:, None]
     out = (request * num_splits + split).to(tl.int64) * N_KV * GROUP + head
@@ -354,12 +361,32 @@ def query_plane(q_at, size, real, KIND: tl.constexpr):
 
 
 @triton.jit
-def scale_and_zero(scale_at, zero_step, INT4: tl.constexpr):
-    """fp32 scale and zero of some tokens: a number is code · scale + zero, with `halves`' codes."""
-    scale = tl.load(scale_at).to(tl.float32)
-    zero = tl.zeros_like(scale)
-    if INT4:
-        zero = tl.load(scale_at + zero_step).to(tl.float32) + 8 * scale
+def pages_of(table, start, end, PAGE: tl.constexpr, BLOCK_T: tl.constexpr):
+    """Pages int32 of the tile of tokens from `start` on; past the end, the last token's. None are read of no tokens."""
+    known = tl.maximum(tl.minimum(start + tl.arange(0, BLOCK_T), end - 1), 0)
+    return tl.load(table + known // PAGE, mask=known < end, other=0)
+
+
+@triton.jit
+def parameters_of(at, page, start, end, N: tl.constexpr, N_KV: tl.constexpr, PAGE: tl.constexpr):
+    """(scale, zero) of the keys and (scale, zero) of the values, fp16, of the tile from `start` on, on these pages."""
+    known = tl.maximum(tl.minimum(start + tl.arange(0, page.shape[0]), end - 1), 0)
+    at += page.to(tl.int64) * (2 * N * N_KV * PAGE) + known % PAGE
+    some = known < end
+    k_scale = tl.load(at, mask=some, other=0.0)
+    v_scale = tl.load(at + N * N_KV * PAGE, mask=some, other=0.0)
+    k_zero, v_zero = k_scale, v_scale  # unused but for INT4
+    if N == 2:
+        k_zero = tl.load(at + N_KV * PAGE, mask=some, other=0.0)
+        v_zero = tl.load(at + 3 * N_KV * PAGE, mask=some, other=0.0)
+    return k_scale, k_zero, v_scale, v_zero
+
+
+@triton.jit
+def scale_and_zero(scale, zero, INT4: tl.constexpr):
+    """fp32 scale and zero of tokens: a number is code · scale + zero, INT4's codes less 8."""
+    scale, zero = scale.to(tl.float32), zero.to(tl.float32)
+    zero = zero + 8 * scale if INT4 else tl.zeros_like(scale)
     return scale, zero
 
 
@@ -405,15 +432,15 @@ def _decode_quant_vector_kernel(
         known = tl.minimum(position, end - 1)
         page, offset = tl.load(table_ptr + request * table_stride + known // PAGE).to(tl.int64), known % PAGE
         code = data_ptr + page * (2 * PAGE * N_KV * WIDTH) + (offset * N_KV + kv_head) * WIDTH
-        parameter = parameter_ptr + page * (2 * N * N_KV * PAGE) + kv_head * PAGE + offset
+        now = parameters_of(parameter_ptr + kv_head * PAGE, page, start, end, N, N_KV, PAGE)
         k_low, k_high = halves(code[:, None] + d[None, :], HALF)
-        k_scale, k_zero = scale_and_zero(parameter, N_KV * PAGE, INT4)
+        k_scale, k_zero = scale_and_zero(now[0], now[1], INT4)
         scores = tl.sum(k_low * q_low[None, :] + k_high * q_high[None, :], 1) * k_scale + q_sum * k_zero
         scores = tl.where(position < end, scores, float("-inf"))[None, :]
         weights, decay, row_max, row_sum = online_softmax_step(scores, scale_log2, row_max, row_sum)
 
         v_low, v_high = halves((code + PAGE * N_KV * WIDTH)[:, None] + d[None, :], HALF)
-        v_scale, v_zero = scale_and_zero(parameter + N * N_KV * PAGE, N_KV * PAGE, INT4)
+        v_scale, v_zero = scale_and_zero(now[2], now[3], INT4)
         zero = tl.sum(weights * v_zero[None, :], 1)
         weights = tl.trans(weights * v_scale[None, :])
         acc_low = acc_low * decay[:, None] + tl.sum(weights * v_low, 0)[None, :] + zero[:, None]
@@ -566,6 +593,6 @@ def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
     if kind == "write_kv_quant":
         yield from ({"ROWS": rows, "num_warps": warps, "num_stages": 1} for rows in (4, 8, 16, 32) for warps in (2, 4))
         return
-    for tokens, warps, stages in itertools.product((16, 32, 64, 128), (1, 2, 4, 8), (3, 5)):
-        if 16 <= tokens // warps <= 64:  # a warp's share of a tile
+    for tokens, warps, stages in itertools.product((32, 64, 128), (2, 4, 8), (5, 7)):
+        if 8 <= tokens // warps <= 32:  # a warp's share of a tile
             yield {"BLOCK_T": tokens, "num_warps": warps, "num_stages": stages}
