@@ -1,11 +1,12 @@
-"""top-k and top-p without sorting: a search for the smallest logit that is kept, a few reads of the row long.
+"""top-k and top-p without sorting: a search for the smallest logit that is kept, in one read of the row or a few.
 
 Both keep the likeliest tokens down to some logit t, and whether enough are kept falls monotonically with t: count(t),
 the tokens at or above t, must reach k; mass(t), their probability, must reach p of the mass that top-k leaves. So t is
-bracketed. One read gives each lane of the program its own maximum; the k-th largest of those is already a lower bound,
-and a tight one. Every further read measures three thresholds inside the bracket, until one token or a group of equals
-is left in it. Of equals at the boundary those with the smaller index are kept, as a stable sort would, so what is kept
-is one (threshold, last index) per row.
+bracketed. One read gives each lane of the program its three largest logits; the k-th largest of the lanes' maxima is a
+lower bound, and a tight one. Where no lane has three at or above it, as is usual for a small k, all that can be kept is
+in registers by then, and nothing is read again. Else every round reads the row. A round measures three thresholds
+inside the bracket, until one token, or a group of equals, is left in it. Of equals at the boundary those with the
+smaller index are kept, as a stable sort would, so what is kept is one (threshold, last index) per row.
 
 A search instead of a sort is what production samplers do as well: FlashInfer by rejection, Qrita (arXiv:2602.01518) by
 pivots. The sort it replaces moves each row some ten times. top-p: Holtzman et al., arXiv:1904.09751.
@@ -23,7 +24,7 @@ from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
 from labcore.kernels.softmax import check_logits, per_row
 
-STAGES = tl.constexpr(4)  # tiles on their way from memory while one is counted: a row is read by one program alone
+STAGES = tl.constexpr(8)  # tiles on their way from memory while one is counted: a row is read by one program alone
 
 ZERO_BITS = {torch.float32: 0, torch.float16: 13, torch.bfloat16: 16}  # at the end of such a number as float32
 
@@ -95,6 +96,19 @@ def _measure(row_ptr, vocab, peak, scale, p0, p1, p2, LOW: tl.constexpr, BLOCK: 
 
 
 @triton.jit
+def _measure_lanes(first, second, peak, scale, p0, p1, p2, LOW: tl.constexpr):
+    """The same of keys that are in registers, two a lane."""
+    w, v = tl.exp2((_number(first, LOW) - peak) * scale), tl.exp2((_number(second, LOW) - peak) * scale)
+    n0 = tl.sum((first >= p0).to(tl.int32) + (second >= p0).to(tl.int32), 0)
+    n1 = tl.sum((first >= p1).to(tl.int32) + (second >= p1).to(tl.int32), 0)
+    n2 = tl.sum((first >= p2).to(tl.int32) + (second >= p2).to(tl.int32), 0)
+    w0 = tl.sum(tl.where(first >= p0, w, 0.0) + tl.where(second >= p0, v, 0.0), 0)
+    w1 = tl.sum(tl.where(first >= p1, w, 0.0) + tl.where(second >= p1, v, 0.0), 0)
+    w2 = tl.sum(tl.where(first >= p2, w, 0.0) + tl.where(second >= p2, v, 0.0), 0)
+    return n0, n1, n2, w0, w1, w2
+
+
+@triton.jit
 def _narrow(pivot, n, w, count, mass, low, n_low, w_low, high, n_high, w_high):
     """The bracket [low, high) after one measurement: enough is kept at low, too little at high."""
     enough = (n >= count) & (w >= mass)
@@ -106,7 +120,7 @@ def _narrow(pivot, n, w, count, mass, low, n_low, w_low, high, n_high, w_high):
 
 @triton.jit
 def _search(
-    row_ptr, vocab, peak, scale, count, mass, low, n_low, w_low, high, n_high, w_high,
+    row_ptr, vocab, first, second, held, peak, scale, count, mass, low, n_low, w_low, high, n_high, w_high,
     LOW: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Narrow [low, high) to the largest key that keeps at least `count` tokens and weight `mass`: until it holds one
@@ -120,7 +134,10 @@ def _search(
         a = (low + high) >> 1
         b = tl.minimum(tl.maximum(_key(bottom * 0.6666667 + top * 0.3333333, LOW).to(tl.int64), low + 1), high - 1)
         c = tl.minimum(tl.maximum(_key(bottom * 0.3333333 + top * 0.6666667, LOW).to(tl.int64), low + 1), high - 1)
-        na, nb, nc, wa, wb, wc = _measure(row_ptr, vocab, peak, scale, a, b, c, LOW, BLOCK)
+        if held:
+            na, nb, nc, wa, wb, wc = _measure_lanes(first, second, peak, scale, a, b, c, LOW)
+        else:
+            na, nb, nc, wa, wb, wc = _measure(row_ptr, vocab, peak, scale, a, b, c, LOW, BLOCK)
         low, n_low, w_low, high, n_high, w_high = _narrow(
             a, na, wa, count, mass, low, n_low, w_low, high, n_high, w_high
         )
@@ -184,35 +201,45 @@ def _threshold_kernel(
     limited = (k > 0) & (k < vocab)
     threshold, last = float("-inf"), vocab
     if limited | (p < 1.0):
-        lanes = tl.full([BLOCK], -2147483648, tl.int32)
+        first = tl.full([BLOCK], -2147483648, tl.int32)  # the three largest keys of every lane
+        second, third = first, first
         for start in tl.range(0, vocab, BLOCK, num_stages=STAGES):
             _, key, _ = _load(row_ptr, start, vocab, LOW, BLOCK)
-            lanes = tl.maximum(lanes, key)
-        best = tl.max(lanes, 0).to(tl.int64)
+            first, key = tl.maximum(first, key), tl.minimum(first, key)
+            second, key = tl.maximum(second, key), tl.minimum(second, key)
+            third = tl.maximum(third, key)
+        best = tl.max(first, 0).to(tl.int64)
         peak = _number(best, LOW)
         peak = tl.where(peak == float("-inf"), 0.0, peak)
         # A key that surely keeps enough: all below it have too little weight together, or k lanes reach it.
         floor = _key(peak * 0 + float("-inf"), LOW).to(tl.int64)
         bound = _key(peak - temperature * tl.log(vocab / tl.maximum(1.0 - p, 1e-7)), LOW).to(tl.int64)
+        held = limited & (k <= BLOCK)
         if limited:
             bound = floor
             if k <= BLOCK:
-                bound = _kth_largest(lanes, k)
-        n_all, n, _, w_all, w, _ = _measure(row_ptr, vocab, peak, scale, floor, bound, bound, LOW, BLOCK)
+                bound = tl.maximum(_kth_largest(first, k), floor)
+                held = tl.max(third, 0) < bound  # then all that can be kept is in first and second
+        if held:
+            n_all, n, _, w_all, w, _ = _measure_lanes(first, second, peak, scale, bound, bound, bound, LOW)
+            floor = bound
+        else:
+            n_all, n, _, w_all, w, _ = _measure(row_ptr, vocab, peak, scale, floor, bound, bound, LOW, BLOCK)
         count, mass = tl.where(limited, k, 0), tl.where(limited, -1.0, p * w_all)
         low, n_low, w_low, high, n_high, w_high = _narrow(
             bound, n, w, count, mass, floor, n_all, w_all, best + 1, n_all * 0, w_all * 0
         )
         low, n_low, w_low, high, n_high, w_high = _search(
-            row_ptr, vocab, peak, scale, count, mass, low, n_low, w_low, high, n_high, w_high, LOW, BLOCK
-        )
+            row_ptr, vocab, first, second, held, peak, scale, count, mass, low, n_low, w_low, high, n_high, w_high,
+            LOW, BLOCK,
+        )  # fmt: skip
         taken, weight = _taken(count, mass, n_low, w_low, n_high, w_high)
         split = taken < n_low - n_high  # of equals at the threshold, only the first are kept
         if limited & (p < 1.0):
             mass = p * (w_high + weight)
             low_p, n_low, w_low, high, n_high, w_high = _search(
-                row_ptr, vocab, peak, scale, 0, mass, low, n_high + taken, w_high + weight, best + 1,
-                n_all * 0, w_all * 0, LOW, BLOCK,
+                row_ptr, vocab, first, second, held, peak, scale, 0, mass, low, n_high + taken, w_high + weight,
+                best + 1, n_all * 0, w_all * 0, LOW, BLOCK,
             )  # fmt: skip
             taken, weight = _taken(0, mass, n_low, w_low, n_high, w_high)
             split = (split & (low_p == low)) | (taken < n_low - n_high)
@@ -297,5 +324,5 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
 
 def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
     """Launch choices worth trying for "threshold"."""
-    for block, warps in ((2048, 4), (2048, 8), (2048, 16), (4096, 8), (4096, 16), (4096, 32)):
+    for block, warps in ((1024, 8), (1024, 16), (2048, 8), (2048, 16)):
         yield {"BLOCK": block, "num_warps": warps, "num_stages": 1}

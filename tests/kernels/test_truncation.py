@@ -41,6 +41,14 @@ def test_it_keeps_what_sorting_keeps(device, dtype):
     compare(logits, top_k, top_p, torch.tensor([1.0, 0.7, 1.5, 0.0], device=device))
 
 
+def test_more_are_kept_than_the_first_read_holds(device):
+    """Some lane has three of them, so that the row is read again."""
+    logits = random(2, 900, device=device)
+    compare(
+        logits, int32(200, 150, device=device), torch.tensor([1.0, 0.7], device=device), torch.ones(2, device=device)
+    )
+
+
 def test_of_equals_the_first_are_kept(device):
     logits = random(4, 300, device=device).round()
     logits[3] = 0.0
