@@ -115,7 +115,7 @@ def tiled_kernel(
     out, lse = acc / some[:, None], row_max + tl.log(some)
 
     row = tl.arange(0, BLOCK_M)
-    real = first + row < q_len
+    real = positions < kv_len  # the last query's is kv_len - 1
     out_ptr += (q_start + first).to(tl.int64) * n_heads * HEAD_DIM + head * HEAD_DIM
     at = row[:, None] * (n_heads * HEAD_DIM) + tl.arange(0, HEAD_DIM)[None, :]
     tl.store(out_ptr + at, out.to(out_ptr.dtype.element_ty), mask=real[:, None])
