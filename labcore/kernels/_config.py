@@ -20,11 +20,11 @@ INTERPRETER = "interpreter"
 
 SMALL = frozenset({16, 32, 64})  # head_dim
 PREFILL_FP32: list[Rule] = [
-    ({"float32": True, "head_dim": SMALL}, {"BLOCK_M": 32, "BLOCK_N": 32, "TMA": 0, "num_warps": 4, "num_stages": 2}),
     (
-        {"float32": True, "head_dim": {128, 256}},
-        {"BLOCK_M": 32, "BLOCK_N": 16, "TMA": 0, "num_warps": 8, "num_stages": 2},
+        {"float32": True, "head_dim": SMALL | {128}},
+        {"BLOCK_M": 32, "BLOCK_N": 16, "TMA": 0, "num_warps": 4, "num_stages": 2},
     ),
+    ({"float32": True, "head_dim": {256}}, {"BLOCK_M": 32, "BLOCK_N": 16, "TMA": 0, "num_warps": 8, "num_stages": 2}),
 ]
 
 TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
