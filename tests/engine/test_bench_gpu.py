@@ -8,8 +8,9 @@ pytest.importorskip("triton")
 from labcore.bench.ceilings import Ceiling  # noqa: E402
 from labcore.bench.cuda_run import CudaRun  # noqa: E402
 from labcore.core.errors import DataError  # noqa: E402
-from labcore.engine import bench_gpu  # noqa: E402
-from labcore.engine.bench_gpu import Workload, judge, kv_bytes, require_answers, weight_bytes  # noqa: E402
+from labcore.engine import bench_gpu, bench_mixed  # noqa: E402
+from labcore.engine.bench_mixed import Workload  # noqa: E402
+from labcore.engine.gpu_evidence import judge, kv_bytes, require_answers, weight_bytes  # noqa: E402
 from labcore.engine.random_model import random_engine, random_model, run_to_end, token_requests  # noqa: E402
 from labcore.model.config import DecoderConfig  # noqa: E402
 from labcore.model.stats import layer_parameters  # noqa: E402
@@ -21,9 +22,11 @@ ON_CPU = {"device": "cpu", "dtype": torch.float32}
 @pytest.fixture
 def toy(monkeypatch):
     """A run on the CPU, with ceilings that no toy reaches, and small workloads of TOY."""
-    sizes = {"PROMPT": 20, "STEPS": 4, "ROUNDS": 2, "SAMPLES": 1, "REQUESTS": 6, "PROMPTS": (4, 30), "OUTPUTS": (3, 8)}
-    for name, value in (sizes | {"SERVED": TOY, "TOKENS_A_STEP": 64}).items():
+    for name, value in {"PROMPT": 20, "STEPS": 4, "ROUNDS": 2, "SAMPLES": 1}.items():
         monkeypatch.setattr(bench_gpu, name, value)
+    mixed = {"SERVED": TOY, "REQUESTS": 6, "PROMPTS": (4, 30), "OUTPUTS": (3, 8), "TOKENS_A_STEP": 64, "ROUNDS": 2}
+    for name, value in mixed.items():
+        monkeypatch.setattr(bench_mixed, name, value)
     units = {"read_bandwidth": "B/s", "matmul.bf16": "FLOP/s"}
     found = [Ceiling(name, 1, "bf16", "stand-in", "N", 1e15, "1", unit, (1.0,)) for name, unit in units.items()]
     return CudaRun("cpu", 1, found, ["test"])
