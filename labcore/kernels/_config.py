@@ -293,8 +293,8 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     ("decode_quant", "sm80"): [
         ({"codes": {"int8", "fp8"}, "head_dim": {64, 128}}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),
         ({"codes": {"int8", "fp8"}, "head_dim": {32, 256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 3}),
-        ({"codes": {"int4"}, "head_dim": {64, 128}}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),
-        ({"codes": {"int4"}, "head_dim": {256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 3}),
+        ({"codes": {"int4"}, "head_dim": {128}}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),
+        ({"codes": {"int4"}, "head_dim": {64, 256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 3}),
     ],
     ("decode_quant", "sm90"): [  # the copies wait for the table's, so five stages hold two tiles, and three only one
         ({"codes": {"int8", "fp8"}, "head_dim": {64, 128}}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 5}),
