@@ -30,7 +30,11 @@ SLIPS = {  # what is written, what a slip makes of it, the test that must see it
         "causal",
     ),
     "keys past the end are visible": ("visible = key < kv_len", "visible = key < kv_len + BLOCK_N", "all"),
-    "queries are aligned with the first keys": ("position = kv_len - q_len + first", "position = first", "causal"),
+    "queries lie one place further on": (
+        "position = kv_len - q_len + first",
+        "position = kv_len - q_len + first + 1",
+        "causal",
+    ),
     "the window is one key too wide": (
         "key > positions[:, None] - WINDOW",
         "key >= positions[:, None] - WINDOW",
