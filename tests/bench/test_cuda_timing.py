@@ -75,12 +75,13 @@ def test_rotated_inputs_exceed_three_caches():
 
 
 @pytest.mark.gpu
-def test_both_ways_agree_on_a_copy():
+def test_neither_way_finds_a_copy_in_the_cache():
     import torch
 
     clock = CudaClock()
     source = torch.randn(2**26, device="cuda")
     target = torch.empty_like(source)
     copy = [lambda: target.copy_(source)]
-    by_events, by_graph = (alternate({"copy": copy}, clock, graph=graph).median("copy") for graph in (False, True))
-    assert by_events == pytest.approx(by_graph, rel=0.15)
+    for graph in (False, True):
+        took = alternate({"copy": copy}, clock, graph=graph).median("copy")
+        assert took > 2 * source.nbytes / 10e12  # no memory moves 10 TB/s
