@@ -130,7 +130,7 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
         ),
         ({}, {"BLOCK_N": 2, "BLOCK_K": 2048, "EARLY": 1, "per_multiprocessor": 4, "num_warps": 8, "num_stages": 1}),
     ],
-    ("gemv", "interpreter"): {"BLOCK_N": 8, "BLOCK_K": 64, "EARLY": 0, "per_multiprocessor": 1},
+    ("gemv", "interpreter"): {"BLOCK_N": 16, "BLOCK_K": 64, "EARLY": 0, "per_multiprocessor": 1},
     # 4-bit weights: one token wants bytes in flight; more tokens, a tile of weights that feeds the tensor cores in time
     ("w4_gemv", "sm75"): {"BLOCK_N": 4, "BLOCK_S": 8, "STAGES": 1, "num_warps": 2, "num_stages": 1},
     ("w4_gemv", "sm80"): [

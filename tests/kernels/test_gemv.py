@@ -37,7 +37,7 @@ def in_parts(x, weight, norm, eps, gated, residual):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("k", "n"), [(64, 8), (100, 13), (1, 1), (200, 64)])
+@pytest.mark.parametrize(("k", "n"), [(1, 1), (100, 37)])  # on two programs: of one block, of two
 def test_it_is_the_specification(device, dtype, k, n, form):
     x, weight, options = case(k, n, dtype, device, **form)
     out = poisoned(1, n, dtype=dtype, device=device)
