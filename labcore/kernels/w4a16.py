@@ -29,7 +29,7 @@ from labcore.kernels._config import pick, rules
 from labcore.kernels.attention_decode import multiprocessors
 from labcore.kernels.w4_weight import GROUPS, SHORTEST, W4Weight
 
-MANY_TOKENS = 384  # from here on a dequantized copy is written once and read by cuBLAS
+MANY_TOKENS = 512  # from here on a dequantized copy is written once and read by cuBLAS
 FEW_ROWS = 16_384  # outputs of one token: up to here smaller tiles, so that every multiprocessor gets some
 BITS_OF_ONE = 0x3F800000  # of 1.0 in float32
 
@@ -40,6 +40,20 @@ def w4a16_reference(x: Tensor, w: W4Weight, bias: Tensor | None = None) -> Tenso
 
 
 # [book: w4a16-gemv]
+@triton.jit
+def scale_and_zero(scale_ptr, zero_ptr, at, mask):
+    """Of groups, as stored: fp16, and uint8 (8 without a pointer). [..] like `at`.
+
+    Two bytes are too few for an asynchronous copy, so the loop does not fetch them ahead by itself: both kernels ask
+    for those of the next step before they compute, and convert them only when they need them.
+    """
+    scale = tl.load(scale_ptr + at, mask=mask, other=0.0)
+    if zero_ptr is None:
+        return scale, tl.full(at.shape, 8, tl.uint8)
+    else:
+        return scale, tl.load(zero_ptr + at, mask=mask, other=0)
+
+
 @triton.jit
 def _gemv_kernel(
     x_ptr, words_ptr, scale_ptr, zero_ptr, bias_ptr, y_ptr, n, stretches, one,
@@ -57,6 +71,10 @@ def _gemv_kernel(
     row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     pair = tl.arange(0, PAIRS)[None, None, :]
     row_words = words_ptr + row[:, None, None].to(tl.int64) * (stretches * PAIRS)
+    known, last = (row < n)[:, None], stretches * PARTS - 1
+    group = tl.arange(0, BLOCK_S)[None, :] * PARTS
+    scale_0, zero_0 = scale_and_zero(scale_ptr, zero_ptr, tl.minimum(group, last) * n + row[:, None], known)
+    scale_1, zero_1 = scale_and_zero(scale_ptr, zero_ptr, tl.minimum(group + PARTS - 1, last) * n + row[:, None], known)
     total = tl.zeros([BLOCK_N, BLOCK_S, PAIRS], tl.float32)
     for first in tl.range(0, stretches, BLOCK_S, num_stages=STAGES):
         stretch = first + tl.arange(0, BLOCK_S)
@@ -66,6 +84,11 @@ def _gemv_kernel(
         at = x_ptr + stretch[None, :, None] * (4 * PAIRS) + pair
         x_0, x_1 = tl.load(at, mask=real, other=0), tl.load(at + PAIRS, mask=real, other=0)
         x_2, x_3 = tl.load(at + 2 * PAIRS, mask=real, other=0), tl.load(at + 3 * PAIRS, mask=real, other=0)
+        group += BLOCK_S * PARTS  # scales and zeros of the next step; those beyond the end are of no weight
+        at = tl.minimum(group, last) * n + row[:, None]
+        next_scale_0, next_zero_0 = scale_and_zero(scale_ptr, zero_ptr, at, known)
+        at = tl.minimum(group + PARTS - 1, last) * n + row[:, None]
+        next_scale_1, next_zero_1 = scale_and_zero(scale_ptr, zero_ptr, at, known)
         for part in tl.static_range(PARTS):
             product = tl.zeros([BLOCK_N, BLOCK_S, PAIRS], tl.float32)
             surplus, inputs = tl.zeros([1, BLOCK_S, PAIRS], tl.float32), tl.zeros([1, BLOCK_S, PAIRS], tl.float32)
@@ -78,14 +101,10 @@ def _gemv_kernel(
                 product += ((moved & 0x078000) | one).to(tl.float32, bitcast=True) * (low * 256)
                 surplus += high * 16 + low * 256
                 inputs += high + low
-            at = (stretch[None, :] * PARTS + part) * n + row[:, None]
-            known = (stretch[None, :] < stretches) & (row[:, None] < n)
-            scale = tl.load(scale_ptr + at, mask=known, other=0.0).to(tl.float32)[:, :, None]
-            if zero_ptr is None:
-                total += scale * (product - (surplus + 8.0 * inputs))
-            else:
-                zero = tl.load(zero_ptr + at, mask=known, other=0).to(tl.float32)[:, :, None]
-                total += scale * (product - (surplus + zero * inputs))
+            scale = (scale_0 if part == 0 else scale_1).to(tl.float32)[:, :, None]
+            zero = (zero_0 if part == 0 else zero_1).to(tl.float32)[:, :, None]
+            total += scale * (product - (surplus + zero * inputs))
+        scale_0, scale_1, zero_0, zero_1 = next_scale_0, next_scale_1, next_zero_0, next_zero_1
     y = tl.sum(tl.sum(total, 2), 1)
     if bias_ptr is not None:
         y += tl.load(bias_ptr + row, mask=row < n, other=0.0).to(tl.float32)
@@ -138,13 +157,10 @@ def lifted(code, DTYPE: tl.constexpr):
 
 
 @triton.jit
-def lifted_zero(zero_ptr, at, mask, DTYPE: tl.constexpr):
+def lifted_zero(zero, DTYPE: tl.constexpr):
     """What `unpack` added, plus the zero: codes of 0 … 15 minus zeros of 0 … 16 are exact in every type. [rows, 1]"""
     OFFSET: tl.constexpr = 128 if DTYPE == tl.bfloat16 else 1024 if DTYPE == tl.float16 else 0
-    if zero_ptr is None:
-        return tl.full([1, 1], OFFSET + 8, DTYPE)
-    else:
-        return (tl.load(zero_ptr + at, mask=mask, other=0).to(tl.int16) + OFFSET).to(DTYPE)[:, None]
+    return (zero.to(tl.int16) + OFFSET).to(DTYPE)[:, None]
 
 
 @triton.jit
@@ -169,14 +185,20 @@ def _gemm_kernel(
     words_at = words_ptr + row[:, None].to(tl.int64) * (stretches * QUARTER) + column[None, :]  # [BLOCK_N, QUARTER]
     x_at = x_ptr + token[None, :].to(tl.int64) * (stretches * STRETCH) + column[:, None]  # [QUARTER, BLOCK_M]
     real, seen = row < n, (token < tokens)[None, :]
+    last = tl.minimum(first + share, stretches)
+    at = first * PARTS * n + row
+    scale_0, zero_0 = scale_and_zero(scale_ptr, zero_ptr, at, real)
+    scale_1, zero_1 = scale_and_zero(scale_ptr, zero_ptr, at + (PARTS - 1) * n, real)
     total = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
-    for stretch in range(first, tl.minimum(first + share, stretches)):
+    for stretch in range(first, last):
         words = tl.load(words_at + stretch * QUARTER, mask=real[:, None], other=0)
+        at = tl.minimum(stretch + 1, last - 1) * PARTS * n + row
+        next_scale_0, next_zero_0 = scale_and_zero(scale_ptr, zero_ptr, at, real)
+        next_scale_1, next_zero_1 = scale_and_zero(scale_ptr, zero_ptr, at + (PARTS - 1) * n, real)
         quarters = unpack(words, DTYPE, PTX)
         for part in tl.static_range(PARTS):
-            at = (stretch * PARTS + part) * n + row
-            scale = tl.load(scale_ptr + at, mask=real, other=0.0).to(tl.float32)[:, None]
-            zero = lifted_zero(zero_ptr, at, real, DTYPE)
+            scale = (scale_0 if part == 0 else scale_1).to(tl.float32)[:, None]
+            zero = lifted_zero(zero_0 if part == 0 else zero_1, DTYPE)
             sums = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
             for plane in tl.static_range(part * (4 // PARTS), (part + 1) * (4 // PARTS)):
                 x = tl.load(x_at + stretch * STRETCH + plane * QUARTER, mask=seen, other=0.0)
@@ -188,6 +210,7 @@ def _gemm_kernel(
                     total = tl.dot(weight, x, total, input_precision="ieee")
             if SCALE_SUMS:
                 total += sums * scale
+        scale_0, scale_1, zero_0, zero_1 = next_scale_0, next_scale_1, next_zero_0, next_zero_1
     if bias_ptr is not None:
         total += tl.load(bias_ptr + row, mask=real, other=0.0).to(tl.float32)[:, None]
     at = (tl.program_id(2) * tokens + token[None, :]).to(tl.int64) * n + row[:, None]
@@ -224,8 +247,8 @@ def _dequantize_kernel(
     quarters = unpack(words, tl.float32, False)
     for plane in tl.static_range(4):
         of_group = (stretch * STRETCH + plane * QUARTER) // GROUP * n + row
-        scale = tl.load(scale_ptr + of_group, mask=real, other=0.0).to(tl.float32)[:, None]
-        weight = (quarters[plane] - lifted_zero(zero_ptr, of_group, real, tl.float32)) * scale
+        scale, zero = scale_and_zero(scale_ptr, zero_ptr, of_group, real)
+        weight = (quarters[plane] - lifted_zero(zero, tl.float32)) * scale.to(tl.float32)[:, None]
         out = out_ptr + at * STRETCH + plane * QUARTER + column[None, :]
         tl.store(out, weight.to(out_ptr.dtype.element_ty), mask=real[:, None])
 
