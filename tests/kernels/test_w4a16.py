@@ -253,8 +253,8 @@ def test_torch_computes_the_same(device):
 @pytest.mark.gpu
 @pytest.mark.skipif(DEVICE != "cuda", reason="large products need a GPU")
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("tokens", [1, 7, 16, 32, 64, 100, 128, 256, 300, 384, 1000])
-@pytest.mark.parametrize(("n", "k", "group"), [(4096, 4096, 128), (6000, 14_336, 64), (1024, 2048, 32)])
+@pytest.mark.parametrize("tokens", [1, 7, 32, 64, 100, 256, 511, 600])
+@pytest.mark.parametrize(("n", "k", "group"), [(2048, 4096, 128), (1500, 7168, 64), (20_000, 512, 32)])
 def test_large_products(device, n, k, group, tokens, dtype):
     check(n, k, group, tokens, dtype, device)
 
