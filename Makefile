@@ -10,7 +10,7 @@ HTML := _build/html/index.html
 BUILT := _build/.built
 PORT ?= 8000
 
-.PHONY: help book test lab serve-book notebooks bench bench-gpu soak set-repo clean
+.PHONY: help book test lab serve-book notebooks bench bench-gpu resources soak set-repo clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ bench: $(VENV)/.run ## measure this machine and write a recorded run to book/res
 
 bench-gpu: $(VENV)/.run ## the same on the GPU
 	@$(BIN)/labcore bench all --device cuda --out book/results
+
+resources: $(VENV)/.run ## compile every kernel for four chips and record what it would use of them
+	@$(BIN)/python -m labcore.kernels._compile --write
 
 soak: book $(VENV)/.run ## long property tests, million-step runs, the built book in every setting
 	@LABCORE_SOAK=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "soak or not browser"

@@ -1,8 +1,8 @@
 """Compile kernels for chips that are not here, and read from the result what they will use of one.
 
     python -m labcore.kernels._compile --cc 90 --module norm     the first variant of each of its kernels, as JSON
-    python -m labcore.kernels._compile --cc 75 80 89 90 --all    every shipped variant, for four chips
-    python -m labcore.kernels._compile --write                   the same into resources.json, kept by Triton version
+    python -m labcore.kernels._compile --all                     every shipped variant, for four chips
+    python -m labcore.kernels._compile --write                   each kernel's first, for four chips, to resources.json
 
 Triton's wheel brings NVIDIA's assembler, so registers, stack, shared memory and the kinds of instructions are known
 without a GPU. Every kernel module has `variants(cc)`, all it ships for a chip; of each kernel, the first stands for
@@ -91,17 +91,29 @@ class Variant:
         return dict(sorted(values.items())) | self.options
 
 
-def shipped(cc: int, module: str | None = None, everything: bool = True) -> Iterator[tuple[str, Variant]]:
-    """(module, variant) of what is shipped for compute capability cc (90 for 9.0); else only each kernel's first."""
+ALL, FIRST, SLICE = "all", "first", "slice"  # every variant; each kernel's first; of those, what a quick test takes
+
+
+def shipped(cc: int, module: str | None = None, which: str = ALL) -> Iterator[tuple[str, Variant]]:
+    """(module, variant) of what is shipped for compute capability cc (90 for 9.0).
+
+    SLICE has every kernel on the newest chip, and on one of the older, by its name.
+    """
     for found in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if found.ispkg or found.name.startswith(("_", "bench_")) or module not in (None, found.name):
             continue
         source = importlib.import_module(f"labcore.kernels.{found.name}")
         seen = set()
         for variant in source.variants(divmod(cc, 10)) if hasattr(source, "variants") else ():
-            if everything or variant.kernel_name not in seen:
-                seen.add(variant.kernel_name)
+            name = variant.kernel_name
+            if which == ALL or (name not in seen and (which == FIRST or cc in (max(CHIPS), _older_chip(name)))):
                 yield found.name, variant
+            seen.add(name)
+
+
+def _older_chip(kernel_name: str) -> int:
+    older = sorted(CHIPS)[:-1]
+    return older[sum(kernel_name.encode()) % len(older)]
 
 
 def compile_variant(variant: Variant, cc: int) -> dict[str, object]:
@@ -166,9 +178,9 @@ def ctas_per_sm(cc: int, warps: int, registers: int, shared: int) -> int:
     return min(SM_WARPS[cc] // warps, by_registers, by_shared)
 
 
-def compile_all(chips: list[int], module: str | None = None, everything: bool = True, jobs: int = 1) -> dict:
+def compile_all(chips: list[int], module: str | None = None, which: str = ALL, jobs: int = 1) -> dict:
     """{"sm90": {module: {variant: what it uses}}} for each chip, compiled by `jobs` processes."""
-    work = [(cc, name, variant.name, everything) for cc in chips for name, variant in shipped(cc, module, everything)]
+    work = [(cc, name, variant.name, which) for cc in chips for name, variant in shipped(cc, module, which)]
     if repeated := {item for item in work if work.count(item) > 1}:
         raise InputError(f"two variants share a name: {sorted(repeated)}")
     if jobs > 1:
@@ -182,10 +194,10 @@ def compile_all(chips: list[int], module: str | None = None, everything: bool = 
     return result
 
 
-def _compile_named(item: tuple[int, str, str, bool]) -> dict[str, object]:
+def _compile_named(item: tuple[int, str, str, str]) -> dict[str, object]:
     """Kernels cannot be sent to a process, their names can."""
-    cc, module, name, everything = item
-    variant = next(one for _, one in shipped(cc, module, everything) if one.name == name)
+    cc, module, name, which = item
+    variant = next(one for _, one in shipped(cc, module, which) if one.name == name)
     return compile_variant(variant, cc)
 
 
@@ -193,24 +205,39 @@ def write_resources(found: dict) -> None:
     """Replace this Triton's part of resources.json, whole or not at all."""
     known = json.loads(RESOURCES.read_text()) if RESOURCES.exists() else {}
     known[triton.__version__] = found
-    atomic_write(RESOURCES, json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+    atomic_write(RESOURCES, _lines(dict(sorted(known.items()))) + "\n")
+
+
+def _lines(tree: dict, depth: int = 0) -> str:
+    """JSON with a line for each variant: Triton, chip and module are levels of indentation."""
+    if depth == 4:
+        return json.dumps(tree, sort_keys=True)
+    pad = " " * (depth + 1)
+    inner = ",\n".join(f"{pad}{json.dumps(key)}: {_lines(value, depth + 1)}" for key, value in tree.items())
+    return "{\n" + inner + "\n" + pad[1:] + "}" if tree else "{}"
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m labcore.kernels._compile", description=__doc__.split("\n")[0])
     parser.add_argument("--cc", type=int, nargs="+", choices=list(CHIPS), default=list(CHIPS))
     parser.add_argument("--module", help="one kernel module; all by default")
-    parser.add_argument("--all", action="store_true", help="every shipped variant, not the first of each kernel")
-    parser.add_argument("--write", action="store_true", help="every variant of every module, into resources.json")
+    which = parser.add_mutually_exclusive_group()
+    for name, help in (
+        (ALL, "every variant"),
+        (SLICE, "what a quick test takes"),
+        (FIRST, "each kernel's first (default)"),
+    ):
+        which.add_argument(f"--{name}", dest="which", action="store_const", const=name, help=help, default=FIRST)
+    parser.add_argument("--write", action="store_true", help="each kernel's first, for all chips, into resources.json")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     chosen = parser.parse_args(arguments)
     if interpreting():
         parser.error("TRITON_INTERPRET is set: unset it, an interpreted kernel cannot be compiled")
     if chosen.write:
-        found = compile_all(list(CHIPS), jobs=chosen.jobs)
+        found = compile_all(list(CHIPS), which=FIRST, jobs=chosen.jobs)
         write_resources(found)
     else:
-        found = compile_all(chosen.cc, chosen.module, chosen.all, chosen.jobs)
+        found = compile_all(chosen.cc, chosen.module, chosen.which, chosen.jobs)
         print(json.dumps({triton.__version__: found}, indent=1))
     bad = 0
     for chip, modules in found.items():

@@ -37,26 +37,68 @@ def run_python(*arguments: str, release: str = "installed") -> str:
 
 
 @functools.cache
-def compiled(cc: int, release: str) -> tuple[str, dict]:
-    """(Triton's version, {module: {variant: report}}) of the slice, or under soak of everything."""
-    whole = ["--all"] if SOAK else []
-    printed = run_python("-m", "labcore.kernels._compile", "--cc", str(cc), "--jobs", JOBS, *whole, release=release)
+def compiled(release: str) -> tuple[str, dict]:
+    """(Triton's version, {chip: {module: {variant: report}}}) of the slice, or under soak of everything."""
+    which = "--all" if SOAK else "--slice"
+    printed = run_python("-m", "labcore.kernels._compile", which, "--jobs", JOBS, release=release)
     ((version, chips),) = json.loads(printed).items()
-    return version, chips[f"sm{cc}"]
+    return version, chips
 
 
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("cc", _compile.CHIPS)
 def test_what_is_shipped_compiles_without_spills_and_fits(cc, release):
-    version, modules = compiled(cc, release)
+    version, chips = compiled(release)
     assert release == "installed" or version.startswith(release), f"{OLDER} holds Triton {version}"
     found = [
         f"{module}, {name}: {problem}"
-        for module, variants in modules.items()
+        for module, variants in chips[f"sm{cc}"].items()
         for name, report in variants.items()
         for problem in _compile.problems(report, cc)
     ]
     assert not found, "\n".join(found)
+
+
+def test_the_slice_has_every_kernel_of_every_module():
+    """On the newest chip, all; on one older chip, all that are shipped for it."""
+    newest = {(module, v.kernel_name) for module, v in _compile.shipped(90)}
+    assert {(module, v.kernel_name) for module, v in _compile.shipped(90, which=_compile.SLICE)} == newest
+    older = [(m, v.kernel_name) for cc in (75, 80, 89) for m, v in _compile.shipped(cc, which=_compile.SLICE)]
+    assert len(set(older)) == len(older) > 15
+    assert {"norm", "attention_prefill", "attention_decode", "attention_paged", "w4a16", "gemm8", "kv_quant"} <= {
+        module for module, _ in newest
+    }
+
+
+RECORDED = json.loads(_compile.RESOURCES.read_text()) if _compile.RESOURCES.exists() else {}
+RENEW = "run `make resources`, and with another Triton `PYTHONPATH=folder python -m labcore.kernels._compile --write`"
+
+
+@pytest.mark.parametrize("cc", _compile.CHIPS)
+@pytest.mark.parametrize("version", ["3.6.0", "3.7.1"])
+def test_the_recorded_resources_are_of_what_is_shipped(version, cc):
+    recorded = RECORDED[version][f"sm{cc}"]
+    expected: dict = {}
+    for module, variant in _compile.shipped(cc, which=_compile.FIRST):
+        expected.setdefault(module, {})[variant.name] = variant.launch
+    found = {module: {name: one["launch"] for name, one in variants.items()} for module, variants in recorded.items()}
+    stale = [module for module in {*found, *expected} if found.get(module) != expected.get(module)]
+    assert not stale, f"resources.json is stale for Triton {version}, {sorted(stale)}: {RENEW}"
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_recorded_resources_are_what_the_compiler_says_today(release):
+    version, chips = compiled(release)
+    if version not in RECORDED:
+        pytest.skip(f"nothing is recorded for Triton {version}")
+    stale = [
+        f"{chip} {module}, {name}"
+        for chip, modules in chips.items()
+        for module, variants in modules.items()
+        for name, report in variants.items()
+        if name in RECORDED[version][chip].get(module, {}) and RECORDED[version][chip][module][name] != report
+    ]
+    assert not stale, f"resources.json is stale for Triton {version}: {stale}; {RENEW}"
 
 
 @functools.cache
