@@ -15,14 +15,8 @@ from labcore.formats.fp8 import E4M3  # noqa: E402
 from labcore.formats.uniform import Uniform  # noqa: E402
 from labcore.kernels._interpreter import bf16_shim  # noqa: E402
 from labcore.kernels.attention_decode import paged_decode_reference  # noqa: E402
-from labcore.kernels.kv_quant import (  # noqa: E402
-    KINDS,
-    QuantKV,
-    paged_decode_quant,
-    quantize_heads,
-    write_kv_quant,
-    write_kv_quant_reference,
-)
+from labcore.kernels.kv_quant import QuantKV, paged_decode_quant, write_kv_quant  # noqa: E402
+from labcore.kernels.kv_quant_cache import KINDS, quantize_heads, write_kv_quant_reference  # noqa: E402
 from tests.kernels.checks import DEVICE, DTYPES, close_as_torch, poisoned, relative_error  # noqa: E402
 
 
