@@ -16,8 +16,8 @@ from labcore.kernels.gemm8 import (
 )
 from tests.kernels.checks import DEVICE, DTYPES, relative_error
 
-SHAPES = [(1, 1, 16), (5, 70, 200), (70, 33, 300)]
-TMA = {"BLOCK_M": 64, "BLOCK_N": 32, "BLOCK_K": 128, "BAND": 2, "TMA": 1}
+SHAPES = [(1, 1, 16), (5, 70, 200), (70, 33, 160)]
+TMA = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 128, "BAND": 2, "TMA": 1}
 E4M3 = torch.float8_e4m3fn
 # an fp8 sum is exact in the interpreter; on a GPU it has fewer bits than float32 (kernels.md: 4e-3 to K = 4096)
 FP8_ROWS, FP8_BLOCKS = (1e-6, 1e-6) if DEVICE == "cpu" else (4e-3, 2.5e-3)
@@ -100,7 +100,7 @@ def test_fp8_with_a_scale_a_block(device, m, n, k, launch):
     assert across == 1 or relative_error(swapped, matmul8_reference(a, b, sa, sb, 128)) > 0.1
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(m=st.integers(1, 70), n=st.integers(1, 70), k=st.integers(1, 200), tma=st.booleans())
 def test_any_shape(m, n, k, tma):
     a, _, b, _ = pair(m, n, k, "int8", DEVICE)
