@@ -169,8 +169,9 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
         gated, name = where.get("gated", False), f"{launch['BLOCK_N']} rows of {launch['BLOCK_K']}"
         launch = {key: value for key, value in launch.items() if key != "per_multiprocessor"}
         yield Variant.of(name, _gemv_kernel, types, launch, residual_ptr=None, K=4096, GATED=gated)
-        plain = {key: value for key, value in types.items() if key != "norm_ptr"} | {"residual_ptr": kind}
-        yield Variant.of(f"{name}, residual", _gemv_kernel, plain, launch, norm_ptr=None, K=14336, GATED=gated)
+        if not gated:  # no model adds to gate and up
+            plain = {key: value for key, value in types.items() if key != "norm_ptr"} | {"residual_ptr": kind}
+            yield Variant.of(f"{name}, residual", _gemv_kernel, plain, launch, norm_ptr=None, K=14336, GATED=gated)
 
 
 def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
