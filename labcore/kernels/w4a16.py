@@ -1,10 +1,13 @@
 """x Wᵀ with a weight of 4-bit codes and 16-bit inputs: at few tokens, a quarter of the bytes in a quarter of the time.
 
-Three kernels, by the number of tokens. One: every weight is used once, so a tensor core has nothing to share, and the
-kernel is plain sums (gemv). Up to a few hundred: the weight is the LEFT operand of the product, W xᵀ, for a Hopper
-tensor core takes its left operand from registers, where the codes become numbers; a right operand would first have to
-be written to shared memory in 16 bits. Beyond: the arithmetic is the limit, so the weight is dequantized once and
-cuBLAS multiplies.
+Three kernels, by the number of tokens. One: every weight is used once, so a tensor core has nothing to share, and plain
+sums do (gemv). Up to a few hundred: the weight is the LEFT operand of the product, W xᵀ, for a Hopper tensor core takes
+its left operand from registers, where the codes become numbers; a right operand would first have to be written to
+shared memory in 16 bits. Beyond: the arithmetic is the limit, so the weight is dequantized once and cuBLAS multiplies.
+
+What limits the first two is not memory but what happens between it and the product: a weight costs four instructions,
+one and a half of them on integer units, which on Hopper have half the rate of the others. Hence the layout, in which
+one instruction unpacks two codes, and the sums that are scaled instead of the weights.
 
 A nibble becomes a float without a conversion instruction: put into the last bits of a number whose exponent makes
 them count units. 0x4300 | q, read as bf16, is 128 + q (0x6400 | q as fp16, 1024 + q); subtracting 128 + zero is exact.
