@@ -55,7 +55,7 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     ("tiles", "interpreter"): {},
     ("draw", "sm75"): {"num_warps": 8, "num_stages": 1},
     ("draw", "interpreter"): {},
-    ("threshold", "sm75"): {"BLOCK": 2048, "num_warps": 16, "num_stages": 1},
+    ("threshold", "sm75"): {"BLOCK": 2048, "num_warps": 8, "num_stages": 1},
     ("threshold", "interpreter"): {"BLOCK": 256},
     ("mask", "sm75"): {"BLOCK": 2048, "num_warps": 4, "num_stages": 1},
     ("mask", "interpreter"): {"BLOCK": 64},
@@ -78,7 +78,7 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     ("prefill", "sm90"): [
         (
             {"float32": False, "head_dim": {128}, "tma": True, "few": False},
-            {"BLOCK_M": 128, "BLOCK_N": 64, "TMA": 1, "num_warps": 8, "num_stages": 2, "maxnreg": 128},  # two on an SM
+            {"BLOCK_M": 128, "BLOCK_N": 128, "TMA": 0, "num_warps": 8, "num_stages": 3},  # two on an SM
         ),
         (
             {"float32": False, "head_dim": {128}, "tma": True},
@@ -118,7 +118,7 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     ("gemv", "sm90"): [
         (
             {"gated": True},
-            {"BLOCK_N": 2, "BLOCK_K": 1024, "EARLY": 1, "per_multiprocessor": 6, "num_warps": 4, "num_stages": 1},
+            {"BLOCK_N": 4, "BLOCK_K": 2048, "EARLY": 1, "per_multiprocessor": 2, "num_warps": 8, "num_stages": 1},
         ),
         (
             {"size": {8}},
@@ -299,9 +299,9 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
         ({"codes": {"int4"}, "head_dim": {64, 256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 3}),
     ],
     ("decode_quant", "sm90"): [  # the copies wait for the table's, so five stages hold two tiles, and three only one
-        ({"codes": {"int8", "fp8"}, "head_dim": {64, 128}}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 5}),
+        ({"codes": {"int8", "fp8"}, "head_dim": {64, 128}}, {"BLOCK_T": 64, "num_warps": 2, "num_stages": 5}),
         ({"codes": {"int8", "fp8"}, "head_dim": {32, 256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 5}),
-        ({"codes": {"int4"}, "head_dim": {128}}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 7}),
+        ({"codes": {"int4"}, "head_dim": {128}}, {"BLOCK_T": 64, "num_warps": 2, "num_stages": 5}),
         ({"codes": {"int4"}, "head_dim": {64}}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),
         ({"codes": {"int4"}, "head_dim": {256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 5}),
     ],
