@@ -5,9 +5,9 @@ sums do (gemv). Up to a few hundred: the weight is the LEFT operand of the produ
 its left operand from registers, where the codes become numbers; a right operand would first have to be written to
 shared memory in 16 bits. Beyond: the arithmetic is the limit, so the weight is dequantized once and cuBLAS multiplies.
 
-What limits the first two is not memory but what happens between it and the product: a weight costs four instructions,
-one and a half of them on integer units, which on Hopper have half the rate of the others. Hence the layout, in which
-one instruction unpacks two codes, and the sums that are scaled instead of the weights.
+Neither of the first two is as fast as its bytes. Between memory and product every weight costs three to four and a half
+instructions, one to two of them on integer units, which on Hopper have half the rate of the others. Hence the layout,
+in which one instruction unpacks two codes, and hence sums that are scaled instead of weights.
 
 A nibble becomes a float without a conversion instruction: put into the last bits of a number whose exponent makes
 them count units. 0x4300 | q, read as bf16, is 128 + q (0x6400 | q as fp16, 1024 + q); subtracting 128 + zero is exact.
