@@ -40,9 +40,12 @@ class Unrecorded:
         )
 
 
-def recorded_or_not(pattern: str, device: str = "cpu") -> dict[str, Any] | Unrecorded:
-    """The newest run recorded on `device` with a row that matches `pattern` ("gpu.splits.*"), else `Unrecorded`."""
-    for path in sorted(results_folder().glob(f"*-{device}-*.json"), reverse=True):
+def recorded_or_not(pattern: str, device: str = "cpu", commit: str = "") -> dict[str, Any] | Unrecorded:
+    """The newest run recorded on `device` with a row that matches `pattern` ("gpu.splits.*"), else `Unrecorded`.
+
+    commit: only runs of that commit, by its first characters, where a later one measured other code than what ships.
+    """
+    for path in sorted(results_folder().glob(f"*-{device}-{commit}*.json"), reverse=True):
         run = load_run(path)
         if any(fnmatch.fnmatchcase(row["key"], pattern) for row in run["rows"]):
             return run

@@ -66,3 +66,9 @@ def test_what_was_not_recorded_is_false_and_says_so():
 
 def test_what_was_recorded_is_the_run():
     assert recorded_or_not("cpu.prefix.ttft") == recorded_run("cpu.prefix.ttft")
+
+
+def test_a_run_of_a_certain_commit():
+    newest, named = recorded_or_not("gpu.decode_mbu.*", "h200"), recorded_or_not("gpu.decode_mbu.*", "h200", "a5960dc")
+    assert named["git"].startswith("a5960dc") and not newest["git"].startswith("a5960dc")
+    assert not recorded_or_not("gpu.decode_mbu.*", "h200", "0000000")
