@@ -22,6 +22,7 @@ from labcore.sampling.processors import adjusts
 from labcore.sampling.sampler import SamplingRow
 
 NOT_FINITE = "no logit is finite; the model's weights or activations are damaged"
+SMALLEST, LARGEST, MOST = 1e-30, 1e30, 2**31 - 1  # float32 and int32 hold these, and the inverses of the first two
 
 
 class Draw(NamedTuple):
@@ -43,7 +44,8 @@ def new_draw(params: SamplingParams) -> Draw | None:
     if not draws_on_device(params):
         return None
     seed = secrets.randbits(63) if params.seed is None else params.seed
-    return Draw(params.temperature, params.top_k, params.top_p, seed)
+    temperature = 0.0 if params.greedy else min(max(params.temperature, SMALLEST), LARGEST)
+    return Draw(temperature, min(params.top_k, MOST), max(params.top_p, SMALLEST), seed)
 
 
 def draw(logits: Tensor, draws: Sequence[Draw], positions: Sequence[int]) -> Tensor:

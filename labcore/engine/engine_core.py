@@ -120,9 +120,12 @@ class EngineCore:
         failed = []
         for one in plan.scheduled:
             request = one.request
-            if request.status == RequestStatus.FINISHED_ERROR and request.request_id in self.answers:
-                text = self.answers.pop(request.request_id).finish("error", request.error)
-                failed.append(Progress(request.request_id, None, text, "error", error=request.error))
+            name = request.request_id
+            if name in self.scheduler.requests:  # another request by now, if this one has ended
+                continue
+            if request.status == RequestStatus.FINISHED_ERROR and name in self.answers:
+                text = self.answers.pop(name).finish("error", request.error)
+                failed.append(Progress(name, None, text, "error", error=request.error))
         return failed
 
     def abort(self, request_ids: Iterable[str]) -> None:

@@ -59,12 +59,17 @@ def new_engine(
     """An engine without speculation, executed as `execution` and `limits.async_scheduling` say."""
     device = model.norm.weight.device
     execution = execution.on(device, storage.shape)
-    graphs = execution.cuda_graphs and storage.joint_dtype is not None and backend is None
+    graphs = False
     if execution.triton:
         from labcore.attention.triton_backend import TritonAttention
-        from labcore.model.fused import fused
+        from labcore.model.fused import FusedBlock, fused
 
-        model, backend = fused(model), backend or TritonAttention
+        model = fused(model)
+        # a row of padding has slot -1, which the joint kernel of fused layers skips and no other writer does
+        joint = all(type(layer) is FusedBlock for layer in model.layers)
+        joint = joint and storage.joint_dtype == model.norm.weight.dtype
+        graphs = execution.cuda_graphs and joint and backend is None
+        backend = backend or TritonAttention
     elif device.type == "cuda" and backend is None:
         from labcore.attention.sdpa import SDPAAttention
 

@@ -54,7 +54,11 @@ class OverlappedEngine(EngineCore):
         before, self.running = self.running, None
         if self.need_host:
             return self._take(before) if before is not None else super().step()
-        failed = self._launch()
+        try:
+            failed = self._launch()
+        except BaseException:  # an interruption; what runs is still there for the next call
+            self.running = before
+            raise
         progress = self._take(before) if before is not None else []
         if not self.has_unfinished_requests():
             self.running = None  # a token too many for each request that stopped

@@ -251,7 +251,8 @@ class Scheduler:
         self.manager.discard(move.target for move in plan.moves if move.kind is not Move.SWAP_OUT)
         for name in plan.preempted:
             self.host.drop(name)
-        self.finish_requests([row.request.request_id for row in plan.scheduled], RequestStatus.FINISHED_ERROR, error)
+        names = [row.request.request_id for row in plan.scheduled if not row.request.finished]  # ids come again
+        self.finish_requests(names, RequestStatus.FINISHED_ERROR, error)
 
     def _release_forks(self, parent: Request) -> None:
         while parent.forks:

@@ -70,6 +70,27 @@ def test_a_switch_that_cannot_be_on_says_why(monkeypatch, device, given, message
         switches(device, monkeypatch=monkeypatch, **given)
 
 
+@pytest.mark.parametrize(
+    ("options", "recorded"),
+    [
+        ({}, True),
+        ({"kv_cache_dtype": "float16"}, False),
+        ({"kv_cache_dtype": "int8"}, False),
+        ({"backend": TritonAttention}, False),
+        ({"layers": torch.nn.Identity}, False),
+    ],
+)
+def test_steps_are_recorded_only_where_padding_writes_nowhere(monkeypatch, options, recorded):
+    """Slot -1 is skipped by the kernel that fused layers store with, if the cache has their type; by nothing else."""
+    monkeypatch.setattr(ExecutionConfig, "on", lambda self, device, shape: ExecutionConfig(True, True))
+    monkeypatch.setattr("labcore.engine.device_runner.DecodeGraphs", lambda *args: "graphs")
+    model = tiny_model(head_dim=16)
+    if layers := options.pop("layers", None):
+        model.layers.append(layers())
+    core = assemble(model, async_scheduling=True, **SMALL, **options)
+    assert (core.runner.graphs is not None) == recorded
+
+
 def test_random_models_are_reproducible_and_tied_where_the_shape_says_so():
     model = random_model(tiny_config(qk_norm=True, tied_embeddings=True), device="cpu", dtype=torch.float32, seed=3)
     again = random_model(tiny_config(qk_norm=True, tied_embeddings=True), device="cpu", dtype=torch.float32, seed=3)

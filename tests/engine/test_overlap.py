@@ -213,6 +213,90 @@ def test_a_step_that_raises_ends_its_requests_and_others_can_come(where):
     assert serve(core, [greedy(9)], PROMPTS[2:3])[0][1] == "length"
 
 
+def ended(core, steps=200):
+    while core.has_unfinished_requests() and (steps := steps - 1):
+        core.step()
+    assert steps
+    check_empty(core.scheduler)
+
+
+def test_an_id_that_failed_may_come_again_while_its_row_still_runs():
+    calls = []
+
+    def rows_of(count):
+        calls.append(count)
+        return [0] if len(calls) == 3 else []
+
+    core = overlapped(damaged(rows_of))
+    core.add_request(Request("a", PROMPTS[0], greedy(9)))
+    core.add_request(Request("b", PROMPTS[1], greedy(9)))
+    while not any(one.finish_reason == "error" for one in core.step()):
+        pass
+    again = core.add_request(Request("a", PROMPTS[0], greedy(4)))
+    ended(core)
+    assert again.finish_reason == "length"
+
+
+def test_a_step_that_raises_does_not_end_another_request_of_the_same_id():
+    core = overlapped(max_num_seqs=2)
+    core.add_request(Request("a", PROMPTS[0], greedy(9)))
+    core.add_request(Request("b", PROMPTS[1], greedy(9)))
+    core.step(), core.step()
+    core.abort(["a"])
+    core.add_request(Request("c", PROMPTS[2], greedy(9)))  # takes the place in the step that is lost, too
+    again = core.add_request(Request("a", PROMPTS[0], greedy(4)))
+    right = core.runner.collect
+
+    def wrong(step):
+        core.runner.collect = right
+        raise RuntimeError("out of memory")
+
+    core.runner.collect = wrong
+    ended(core)
+    assert again.finish_reason == "length"
+
+
+def test_an_interruption_while_launching_leaves_what_runs():
+    core, calls = overlapped(), []
+    last = Request("last token runs", PROMPTS[0], greedy(3))
+    core.add_request(last)
+    core.add_request(Request("b", PROMPTS[1], greedy(9)))
+    right = core.runner.launch
+
+    def wrong(*args):
+        calls.append(args)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return right(*args)
+
+    core.runner.launch = wrong
+    with pytest.raises(KeyboardInterrupt):
+        ended(core)
+    ended(core)
+    assert last.finish_reason == "length" and last.num_output_tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("extreme", "like"),
+    [
+        ({"top_k": 2**31}, {}),
+        ({"top_k": 2**70}, {}),
+        ({"temperature": 1e-50}, {"temperature": 0}),
+        ({"temperature": 1e-40}, {"temperature": 0}),
+        ({"top_p": 1e-50}, {"temperature": 0}),
+        ({"temperature": 1e300}, {"temperature": 1e20}),
+    ],
+)
+def test_parameters_that_float32_and_int32_do_not_hold(extreme, like):
+    logits = torch.randn(1, 5000, generator=torch.Generator().manual_seed(1))
+    logits[:, ::2] = -torch.inf
+    found = [
+        device_sampling.draw(logits, [device_sampling.new_draw(SamplingParams(**{"seed": 2**63 - 1} | one))], [7])
+        for one in (extreme, like)
+    ]
+    assert found[0].item() == found[1].item() >= 0
+
+
 def test_abort_in_the_middle():
     core = overlapped()
     for i in range(3):
