@@ -16,7 +16,6 @@ Sources: Marlin (arXiv:2408.11743: repacking, split sums), gemlite (GEMV, groups
 arXiv:2402.00025 (split-K for few tokens).
 """
 
-import itertools
 from collections.abc import Iterator
 
 import torch
@@ -279,13 +278,11 @@ def w4a16_linear(
         rows = rows[:, w.columns]
     rows = rows.contiguous()
     one = len(rows) == 1 and x.dtype != torch.float32
-    if one and launch is None:  # the entry says by its keys which kernel it is for
-        launch = pick("w4_gemv", capability(x.device), few_rows=n <= FEW_ROWS)
     if choose(backend, x, mma=not one, what="w4a16_linear") == "torch":
         y = F.linear(rows, w.sorted_weight().to(x.dtype), None if bias is None else bias.to(x.dtype))
     elif len(rows) == 0:
         y = rows.new_empty(0, n)
-    elif one and "BLOCK_M" not in launch:
+    elif one:
         y = _gemv(rows, w, bias, launch)
     elif len(rows) >= MANY_TOKENS and launch is None:
         y = F.linear(rows, dequantized(w, x.dtype), None if bias is None else bias.to(x.dtype))
@@ -294,8 +291,9 @@ def w4a16_linear(
     return y.view(*x.shape[:-1], n)
 
 
-def _gemv(x: Tensor, w: W4Weight, bias: Tensor | None, launch: dict) -> Tensor:
+def _gemv(x: Tensor, w: W4Weight, bias: Tensor | None, launch: dict | None) -> Tensor:
     n, k = w.shape
+    launch = pick("w4_gemv", capability(x.device), few_rows=n <= FEW_ROWS) if launch is None else launch
     if x.storage_offset() % 2:
         x = x.clone()  # pairs of its elements are read as one
     y = x.new_empty(1, n)
@@ -365,8 +363,6 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     codes = {"x_ptr": "*bf16", "words_ptr": "*i16", "tokens": "i32", "share": "i32", **weight}
     without = {"zero_ptr": None, "bias_ptr": None}
     for number, (_, launch) in enumerate(rules("w4_gemv", cc)):
-        if "BLOCK_M" in launch:
-            continue  # the other kernel's, below
         for group in GROUPS:
             yield Variant.of(
                 f"gemv g{group} {number}", _gemv_kernel, words, launch, ("cp.async",) if has_mma(cc) else (),
@@ -382,8 +378,7 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     if not has_mma(cc):
         return
     tensor_core = ("wgmma", "cp.async") if cc >= (9, 0) else ("mma.sync", "cp.async")
-    of_one_token = [(where, launch) for where, launch in rules("w4_gemv", cc) if "BLOCK_M" in launch]
-    for number, (where, launch) in enumerate([*rules("w4_gemm", cc), *of_one_token]):
+    for number, (where, launch) in enumerate(rules("w4_gemm", cc)):
         launch = {key: value for key, value in launch.items() if key != "splits"}
         wide = where.get("wide", False)
         types = codes | {"out_ptr": "*fp32"} | ({"x_ptr": "*fp32"} if wide else {})
@@ -408,10 +403,6 @@ def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
         for rows, stretches, warps in tiles:
             for stages in (2, 3, 4):
                 yield {"BLOCK_N": rows, "BLOCK_S": stretches, "STAGES": stages, "num_warps": warps, "num_stages": 1}
-        for rows, warps, stages in itertools.product((64, 128), (4,), (3, 4, 5)):
-            yield {
-                "BLOCK_N": rows, "BLOCK_M": 16, "SCALE_SUMS": 1, "PTX": 1, "num_warps": warps, "num_stages": stages,
-            }  # fmt: skip
         return
     tiles = [  # outputs, tokens, warps, whether sums are scaled
         (64, 16, 4, 1), (128, 16, 4, 1), (128, 16, 8, 1), (256, 16, 8, 1), (64, 32, 4, 1), (128, 32, 4, 1),

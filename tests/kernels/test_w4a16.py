@@ -193,11 +193,6 @@ def test_splits_add_up_and_say_the_same_twice(device, splits):
     torch.testing.assert_close(parts[0].float(), whole.float(), rtol=2e-3, atol=2e-3)
 
 
-def test_one_token_can_take_the_tensor_cores(device):
-    tile = {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": 1, "PTX": 0, "num_warps": 4, "num_stages": 2}
-    check(40, 640, 128, 1, torch.bfloat16, device, launch=tile)
-
-
 def test_splits_fill_the_slots_and_no_more():
     assert choose_splits(tiles=896, stretches=64, slots=264) == 1
     assert choose_splits(tiles=64, stretches=32, slots=264) == 4
