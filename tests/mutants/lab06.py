@@ -63,6 +63,12 @@ def forgets_the_old_maximum(m, l, acc, scores, values):
     return absorbed(m, l, acc, scores, values, own=True)
 
 
+@mutant("kernels.absorb", says="acc stays a sum")
+def divides_in_every_tile(m, l, acc, scores, values):
+    m, l, acc = absorbed(m, l, acc, scores, values)
+    return m, l, acc / l
+
+
 @mutant("kernels.absorb", says="nan")
 def subtracts_infinities(m, l, acc, scores, values):
     return absorbed(m, l, acc, scores, values, guard=False)
@@ -84,6 +90,11 @@ def does_not_divide(x):
 @mutant("kernels.softmax", says="nan")
 def does_not_shift(x):
     return edited("fused_softmax", ("tl.exp(x - tl.max(x, 0))", "tl.exp(x)"))(x)
+
+
+@mutant("kernels.softmax", says="stored outside the output")
+def stores_the_padding(x):
+    return edited("fused_softmax", ("weights / tl.sum(weights, 0), mask=here", "weights / tl.sum(weights, 0)"))(x)
 
 
 @mutant("kernels.softmax", says="every program works on row 0")
@@ -125,6 +136,16 @@ def sums_whole_tiles(x, block):
 @mutant("kernels.online", says="nan among")
 def keeps_the_last_maximum(x, block):
     return edited("online_softmax", ("new = tl.maximum(m, tl.max(x, 0))", "new = tl.max(x, 0)"))(x, block)
+
+
+@mutant("kernels.online", says="stored outside the output")
+def stores_past_the_last_tile(x, block):
+    return edited("online_softmax", ("tl.exp(x - m) / l, mask=column < columns", "tl.exp(x - m) / l"))(x, block)
+
+
+@mutant("kernels.online", says="not divided by the sum")
+def does_not_divide_the_row(x, block):
+    return edited("online_softmax", ("tl.exp(x - m) / l", "tl.exp(x - m)"))(x, block)
 
 
 @mutant("kernels.online", says="each tile got a softmax of its own")
@@ -179,6 +200,36 @@ def reads_one_tile_of_keys(q, k, v, block):
     )
 
 
+@mutant("kernels.tiled", says="acc was summed against the old maximum")
+def never_shrinks_the_accumulator(q, k, v, block):
+    return edited("tiled_attention", ("acc * decay[:, None]", "acc"))(q, k, v, block)
+
+
+@mutant("kernels.tiled", says="l was summed against the old maximum")
+def never_shrinks_the_weights(q, k, v, block):
+    return edited("tiled_attention", ("l * decay + tl", "l + tl"))(q, k, v, block)
+
+
+@mutant("kernels.tiled", says="not divided by l")
+def does_not_divide_the_accumulator(q, k, v, block):
+    return edited("tiled_attention", ("acc / l[:, None]", "acc"))(q, k, v, block)
+
+
+@mutant("kernels.tiled", says="l was measured against m")
+def forgets_the_maximum_in_lse(q, k, v, block):
+    return edited("tiled_attention", ("m + tl.log(l)", "tl.log(l)"))(q, k, v, block)
+
+
+@mutant("kernels.tiled", says="the loop ends too early")
+def stops_at_its_own_tile(q, k, v, block):
+    return edited("tiled_attention", ("BLOCK + keys - queries)  # no", "BLOCK)  # no"))(q, k, v, block)
+
+
+@mutant("kernels.tiled", says="stored outside the output")
+def stores_queries_that_are_not_there(q, k, v, block):
+    return edited("tiled_attention", ("acc / l[:, None], mask=here", "acc / l[:, None]"))(q, k, v, block)
+
+
 # ---- right at 4096, wrong at 4097 ------------------------------------------------------------------------------------
 
 
@@ -199,7 +250,14 @@ def repeats_the_last_key(q, k, v, tile):
     )(q, k, v, tile)
 
 
-@mutant("kernels.tail", says="nan")
+@mutant("kernels.tail", says="put −inf into the scores")
+def puts_infinity_into_k(q, k, v, tile):
+    masked = '            s = tl.where(key < n, s, float("-inf"))\n'
+    filled = "k + at, mask=here, other=0.0", 'k + at, mask=here, other=float("-inf")'
+    return edited("decode_row", filled, (masked, ""))(q, k, v, tile)
+
+
+@mutant("kernels.tail", says="what else is in the maximum")
 def masks_after_the_maximum(q, k, v, tile):
     masked, weights = (
         '            s = tl.where(key < n, s, float("-inf"))\n',
@@ -232,7 +290,7 @@ def adds_logarithms(o, lse):
     return merged(o, lse, total=lambda lse: lse.sum())
 
 
-@mutant("kernels.merge", says="nan")
+@mutant("kernels.merge", says="subtract the largest lse first")
 def overflows(o, lse):
     return merged(o, lse, shift=False)
 
@@ -284,6 +342,25 @@ def does_not_scale_the_scores(q, k_cache, v_cache, table, lengths):
     return edited("paged_decode", ("column) * scale", "column)"))(q, k_cache, v_cache, table, lengths)
 
 
+@mutant("kernels.paged", says="slots past the last key count as scores of 0")
+def hears_empty_slots(q, k_cache, v_cache, table, lengths):
+    scores = 'tl.where(here, tl.sum(k * q[None, :], 1), float("-inf"))'
+    return edited("paged_decode", (scores, "tl.sum(k * q[None, :], 1)"))(q, k_cache, v_cache, table, lengths)
+
+
+@mutant("kernels.paged", says="the last page, which is not full")
+def drops_the_last_page(q, k_cache, v_cache, table, lengths):
+    return edited("paged_decode", ("range(0, length, PAGE)", "range(0, length // PAGE * PAGE, PAGE)"))(
+        q, k_cache, v_cache, table, lengths
+    )
+
+
+@mutant("kernels.paged", says="lse is in base 2")
+def has_lse_of_pages_in_base_2(q, k_cache, v_cache, table, lengths):
+    o, lse = ref.paged_decode(q, k_cache, v_cache, table, lengths)
+    return o, lse * 1.4426950408889634
+
+
 @mutant("kernels.paged", says="nan among 16 elements")
 def multiplies_nan_by_zero(q, k_cache, v_cache, table, lengths):
     return edited("paged_decode", ("v_ptr + at, mask=here[:, None], other=0.0", "v_ptr + at"))(
@@ -321,6 +398,22 @@ def takes_nibbles_for_swapped_neighbours(x, data, scale, group):
 @mutant("kernels.gemv", says="a code stands for code − 8")
 def forgets_the_zero(x, data, scale, group):
     return edited("gemv4", (".to(tl.float32) - 8", ".to(tl.float32)"))(x, data, scale, group)
+
+
+@mutant("kernels.gemv", says="7 − 8 is 255 in uint8")
+def subtracts_in_uint8(x, data, scale, group):
+    late = "(byte & 15).to(tl.float32) - 8, (byte >> 4).to(tl.float32) - 8"
+    return edited("gemv4", (late, "(byte & 15) - 8, (byte >> 4) - 8"))(x, data, scale, group)
+
+
+@mutant("kernels.gemv", says="only the last group counts")
+def keeps_the_last_group(x, data, scale, group):
+    return edited("gemv4", ("y += scale", "y = scale"))(x, data, scale, group)
+
+
+@mutant("kernels.gemv", says="the scale of group 0")
+def scales_by_the_first_group(x, data, scale, group):
+    return edited("gemv4", ("start // GROUP * outputs + n", "n"))(x, data, scale, group)
 
 
 @mutant("kernels.gemv", says="the scale is missing")
@@ -386,6 +479,12 @@ def has_no_waves(programs, slots, most):
 @mutant("kernels.split", says="`most` is allowed too")
 def stops_before_most(programs, slots, most):
     return split_of(programs, slots, most, most_too=False)
+
+
+@mutant("kernels.split", says="counted from 1")
+def counts_from_0(programs, slots, most):
+    splits, share = ref.split(programs, slots, most)
+    return splits - 1, share
 
 
 @mutant("kernels.split", says="a second, nearly empty wave")

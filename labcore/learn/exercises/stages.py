@@ -69,7 +69,8 @@ class Attempt:
             want = one.reference(*copy.deepcopy(args))
         got = self(*args)
         if problem := kind_problem(got, want):
-            raise Fault(f"{self.call(args)} {problem}")
+            why = f": {says}" if says and "nan" in problem else ""
+            raise Fault(f"{self.call(args)} {problem}{why}")
         if same_value(got, want, one.rel_tol, one.abs_tol):
             return
         shown, wanted = describe_both(got, want)

@@ -10,7 +10,7 @@ import torch
 
 from labcore.learn.exercises import Attempt, Exercise, Fault, Mistake, agrees, oracle, trap
 from labcore.learn.labs import lab06_references as ref
-from labcore.learn.labs.lab06_softmax import INF
+from labcore.learn.labs.lab06_softmax import INF, stays_inside
 from labcore.learn.labs.lab06_tools import drawn, fenced
 
 LAB = "lab06"
@@ -28,8 +28,23 @@ def attended(q, k, v, block, *, scale=None, offset=None, causal=True, base=math.
     return s.softmax(1).nan_to_num() @ v, lse / math.log(base)
 
 
+def in_tiles(q, k, v, block, *, decay_l=True, decay_acc=True, divide=True, early=False, largest=True):
+    """`tiled_attention` tile by tile with a part to be got wrong: decays, division, where keys end, m in lse."""
+    key, query = torch.arange(len(k), device=q.device)[None, :], torch.arange(len(q), device=q.device)[:, None]
+    seen = (key <= query + len(k) - len(q)) & (not early or key < (query // block + 1) * block)
+    scores = (q @ k.T * q.shape[1] ** -0.5).masked_fill(~seen, -INF)
+    m, l, acc = q.new_full((len(q), 1), -INF), q.new_zeros(len(q), 1), torch.zeros_like(q)
+    for start in range(0, len(k), block):
+        s = scores[:, start : start + block]
+        new = torch.maximum(m, s.amax(1, keepdim=True))
+        decay, p = torch.exp(m - new), torch.exp(s - new)
+        l = l * (decay if decay_l else 1) + p.sum(1, keepdim=True)
+        m, acc = new, acc * (decay if decay_acc else 1) + p @ v[start : start + block]
+    return acc / (l if divide else 1), (largest * m + l.log())[:, 0]
+
+
 def attention_case(seed: int, queries: int, keys: int, block: int = 16) -> tuple:
-    return drawn(seed, queries, 16, scale=2.0), drawn(seed + 1, keys, 16), drawn(seed + 2, keys, 16), block
+    return drawn(seed, queries, 32, scale=2.0), drawn(seed + 1, keys, 32), drawn(seed + 2, keys, 32), block
 
 
 def one_of(dim: int, *rows: float) -> torch.Tensor:
@@ -70,6 +85,11 @@ def right_at(keys: int, says: str):
         q, k, v = _long()
         args = q, fenced(k[:keys].cpu()), fenced(v[:keys].cpu()), 512
         got, want = attempt(*args), (args[1] @ q / 4).softmax(0) @ args[2]
+        if bool(got.isnan().any()):
+            raise Fault(
+                f"with {keys} keys in tiles of 512 the output is nan: −inf in k makes ±inf and nan of a score, and nan "
+                "in v stays nan at weight 0; fill both with 0 and put −inf into the scores"
+            )
         if not (float((got - want).abs().max()) < 1e-5 * float(want.abs().max())):
             mistake = attempt.likely_mistake(args, got, want)
             off = float((got - want).norm() / want.norm())
@@ -162,6 +182,7 @@ EXERCISES = (
             ),
             trap(*attention_case(3, 20, 20), says="20 queries in tiles of 16: the second tile is part full"),
             trap(*attention_case(6, 3, 37), says="a few queries behind many keys"),
+            stays_inside(*attention_case(6, 3, 37)),
         ),
         mistakes=(
             Mistake("the scores are not divided by √D", lambda *a: attended(*a, scale=lambda d: 1.0)),
@@ -174,6 +195,24 @@ EXERCISES = (
             Mistake("a query sees its own position too", lambda *a: attended(*a, offset=lambda n, m: m - n - 1)),
             Mistake("lse is in base 2: multiply it by ln 2", lambda *a: attended(*a, base=2)),
             Mistake("lse is m + ln l, not the maximum alone", lambda *a: attended(*a, sums=False)),
+            Mistake("lse is m + ln l: l was measured against m", lambda *a: in_tiles(*a, largest=False)),
+            Mistake("the accumulator is not divided by l at the end", lambda *a: in_tiles(*a, divide=False)),
+            Mistake(
+                "acc was summed against the old maximum: multiply it by exp(m − m′) in every tile, as l",
+                lambda *a: in_tiles(*a, decay_acc=False),
+            ),
+            Mistake(
+                "l was summed against the old maximum: multiply it by exp(m − m′) in every tile, as acc",
+                lambda *a: in_tiles(*a, decay_l=False),
+            ),
+            Mistake(
+                "neither sum shrank when the maximum rose: multiply l and acc by exp(m − m′)",
+                lambda *a: in_tiles(*a, decay_l=False, decay_acc=False),
+            ),
+            Mistake(
+                "the loop ends too early: the last query of a tile sees the keys up to itself + keys − queries",
+                lambda *a: in_tiles(*a, early=True),
+            ),
         ),
         hints=(
             "`absorb` for a tile of queries at once: m and l become [BLOCK], acc becomes [BLOCK, D].",

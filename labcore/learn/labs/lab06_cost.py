@@ -120,6 +120,7 @@ EXERCISES = (
                 lambda *a: split_of(*a, ceiling=False),
             ),
             Mistake("`most` is allowed too", lambda *a: split_of(*a, most_too=False)),
+            Mistake("splits are counted from 1", lambda *a: (split_of(*a)[0] - 1, split_of(*a)[1])),
             Mistake("filling every slot may start a second, nearly empty wave", fill),
         ),
         hints=(

@@ -13,9 +13,9 @@ from labcore.learn.labs.lab06_tools import DEVICE, drawn, drawn_cache, drawn_wei
 LAB = "lab06"
 
 
-def paged_of(q, k_cache, v_cache, table, lengths, *, head=None, slot=None, pages=None, full=False, scale=True):
+def paged_of(q, k_cache, v_cache, table, lengths, *, head=None, slot=None, pages=None, ghosts=0, cut=False, scale=True):
     """`paged_decode` with a part to be got wrong: the KV head of a head, the slot in the flat cache (page, position,
-    page size), the pages of a request, whole pages as if all were full."""
+    page size), the pages of a request, empty slots as scores of 0, a last page that is not full left out."""
     heads, dim = q.shape[1:]
     size, kv_heads = k_cache.shape[1:3]
     head = (lambda h: h // (heads // kv_heads)) if head is None else head
@@ -24,15 +24,26 @@ def paged_of(q, k_cache, v_cache, table, lengths, *, head=None, slot=None, pages
     o, lse = torch.zeros_like(q), q.new_full(q.shape[:2], -INF)
     for request, length in enumerate(lengths.tolist()):
         row = table[request].tolist() if pages is None else pages(table, request)
-        count = -(-length // size) * size if full else length
+        count, empty = length - cut * (length % size), ghosts * (-length % size)
         if not count:
             continue
         slots = [slot(row[position // size], position, size) for position in range(count)]
         for h in range(heads):
             k, v = flat_k[slots, head(h)], flat_v[slots, head(h)]
             s = k @ q[request, h] * (dim**-0.5 if scale else 1.0)
+            s, v = torch.cat((s, s.new_zeros(empty))), torch.cat((v, v.new_zeros(empty, dim)))
             o[request, h], lse[request, h] = s.softmax(0) @ v, s.logsumexp(0)
     return o, lse
+
+
+def with_lse(change) -> callable:
+    """`paged_decode` that returns change(lse) for lse."""
+
+    def wrong(*args):
+        o, lse = paged_of(*args)
+        return o, change(lse)
+
+    return wrong
 
 
 def hand_case() -> tuple:
@@ -58,6 +69,17 @@ def gemv_of(
     if unscaled:
         each = torch.ones_like(each)
     return (each * codes - zero if late else each * (codes - zero)) @ x
+
+
+def wrapped(x, data, scale, group):
+    """`gemv4` that subtracts 8 in uint8, where 7 − 8 is 255."""
+    first, second = ((part - 8).unflatten(1, (-1, 1, group // 2)) for part in (data & 15, data >> 4))
+    return (scale.t().repeat_interleave(group, 1) * torch.cat((first, second), 2).flatten(1).float()) @ x
+
+
+def last_group(x, data, scale, group):
+    """`gemv4` that keeps the last group alone."""
+    return gemv_of(x[-group:], data[:, -(group // 2) :], scale[-1:], group)
 
 
 def drawn_product(generator: np.random.Generator) -> tuple:
@@ -149,6 +171,12 @@ EXERCISES = (
             ),
             Mistake("all heads read KV head 0", lambda *a: paged_of(*a, head=lambda h: 0)),
             Mistake("the scores are not divided by √D", lambda *a: paged_of(*a, scale=False)),
+            Mistake(
+                "the slots past the last key count as scores of 0: give them −inf before the maximum is taken",
+                lambda *a: paged_of(*a, ghosts=1),
+            ),
+            Mistake("the last page, which is not full, was left out", lambda *a: paged_of(*a, cut=True)),
+            Mistake("lse is in base 2: multiply it by ln 2", with_lse(lambda lse: lse / np.log(2))),
         ),
         hints=(
             "A tile is a page, so its address needs one number from the table and the rest is a rectangle.",
@@ -211,6 +239,12 @@ EXERCISES = (
             Mistake(
                 "scale is [inputs/group, outputs]: the scale of group g and output n is at g · outputs + n",
                 lambda *a: gemv_of(*a, transposed=True),
+            ),
+            Mistake("7 − 8 is 255 in uint8: make a code a float before you take 8 off", wrapped),
+            Mistake("only the last group counts: y grows by each, y += …", last_group),
+            Mistake(
+                "every group was given the scale of group 0: group g's is at g · outputs + n",
+                lambda x, data, scale, group: gemv_of(x, data, scale[:1].expand_as(scale), group),
             ),
             Mistake("the scale is missing", lambda *a: gemv_of(*a, unscaled=True)),
         ),

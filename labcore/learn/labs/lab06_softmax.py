@@ -7,7 +7,7 @@ import torch
 
 from labcore.learn.exercises import Attempt, Exercise, Fault, Mistake, agrees, oracle, trap
 from labcore.learn.labs import lab06_references as ref
-from labcore.learn.labs.lab06_tools import drawn, table_of
+from labcore.learn.labs.lab06_tools import drawn, fences, table_of
 
 LAB = "lab06"
 INF = torch.inf
@@ -30,6 +30,12 @@ def absorbed(m, l, acc, scores, values, *, decay_l=True, decay_acc=True, turned=
         return m, l, acc
     decay, weights = torch.exp(turned * (m - new)), torch.exp(scores - new)
     return new, (decay if decay_l else 1) * l + weights.sum(), (decay if decay_acc else 1) * acc + weights @ values
+
+
+def divided(*args):
+    """`absorb` that divides by l in every tile."""
+    m, l, acc = absorbed(*args)
+    return m, l, acc / l
 
 
 def drawn_state(generator: np.random.Generator) -> tuple:
@@ -69,8 +75,8 @@ def softmaxed(x, *, pad=-INF, shift=True, divide=True, columns=None):
     return out[:, : x.shape[1]].contiguous()
 
 
-def running(x, block, *, decay=True, pad=-INF, whole=False):
-    """`online_softmax` with a part to be got wrong: decay of l, what pads a tile, whole tiles only."""
+def running(x, block, *, decay=True, pad=-INF, whole=False, divide=True):
+    """`online_softmax` with a part to be got wrong: decay of l, what pads a tile, whole tiles only, the division."""
     rows, columns = x.shape
     m, l = torch.full((rows, 1), -INF, device=x.device), torch.zeros(rows, 1, device=x.device)
     for start in range(0, columns, block):
@@ -82,7 +88,7 @@ def running(x, block, *, decay=True, pad=-INF, whole=False):
         new = torch.maximum(m, tile.amax(1, keepdim=True))
         l = l * (torch.exp(m - new) if decay else 1) + torch.exp(tile - new).sum(1, keepdim=True)
         m = new
-    return torch.exp(x - m) / l
+    return torch.exp(x - m) / (l if divide else 1)
 
 
 def drawn_rows(generator: np.random.Generator) -> tuple:
@@ -92,6 +98,22 @@ def drawn_rows(generator: np.random.Generator) -> tuple:
 
 def drawn_rows_and_block(generator: np.random.Generator) -> tuple:
     return *drawn_rows(generator), int(generator.choice([16, 32]))
+
+
+def stays_inside(*args) -> callable:
+    """A stage: the kernel stores nothing before or behind the tensors it returns."""
+
+    def stage(attempt: Attempt) -> None:
+        outputs = attempt(*args)
+        for out in outputs if isinstance(outputs, tuple) else (outputs,):
+            strays = int((~fences(out).isnan()).sum())
+            if strays:
+                raise Fault(
+                    f"{strays} number{'s were' if strays > 1 else ' was'} stored outside the output: mask the store "
+                    "as you mask the load (here they hit a fence; elsewhere they hit another tensor)"
+                )
+
+    return stage
 
 
 EXERCISES = (
@@ -162,6 +184,7 @@ EXERCISES = (
             ),
             Mistake("the maximum has risen, so the old sums shrink: exp(m − m′)", lambda *a: absorbed(*a, turned=-1)),
             Mistake("the maximum is that of all keys so far, not of this tile", lambda *a: absorbed(*a, own=True)),
+            Mistake("acc stays a sum: the division by l comes once, after the last tile", divided),
         ),
         hints=(
             "A sum of exp(score − m) is turned into one of exp(score − m′) by one factor.",
@@ -190,6 +213,7 @@ EXERCISES = (
             trap(table_of((1.0, 2.0, 3.0)), says="BLOCK is 4 here: what is the score of a column that does not exist?"),
             trap(table_of((-50.0, -60.0, -51.0)), says="all scores lie far below 0, and a padded column does not"),
             trap(table_of((200.0, 199.0)), says="exp(200) is no float32"),
+            stays_inside(table_of((1.0, 2.0, 3.0))),
             agrees(drawn_rows, n=6),
         ),
         mistakes=(
@@ -242,6 +266,7 @@ EXERCISES = (
             trap(table_of((-9.0, -8.0, -7.0)), 2, says="the last tile is half full, and all scores lie below 0"),
             trap(table_of((99.0, 98.0, -99.0, -99.0)), 2, says="m is the largest score so far, and never falls again"),
             trap(table_of((1.0, 2.0, 3.0), (3.0, 1.0, 2.0)), 2, says="two rows, and a tile that is half full"),
+            stays_inside(table_of((1.0, 2.0, 3.0)), 2),
             agrees(drawn_rows_and_block, n=4),
         ),
         mistakes=(
@@ -257,6 +282,7 @@ EXERCISES = (
                 "the loop ends before the last tile, which is not full",
                 lambda x, b: running(x, b, whole=True),
             ),
+            Mistake("the results are not divided by the sum", lambda x, b: running(x, b, divide=False)),
             Mistake(
                 "each tile got a softmax of its own",
                 lambda x, b: torch.cat([part.softmax(1) for part in x.split(b, 1)], 1),

@@ -21,14 +21,23 @@ if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
 
 import triton  # noqa: E402
 
-FENCE = 64  # elements of NaN before and after each input
+FENCE = 4096  # elements before and after each input and output: more than a tile, so a stray access stays inside
 
 
 def fenced(values: Tensor) -> Tensor:
-    """The same numbers on DEVICE, in memory with NaN before and behind: what is read past the end shows."""
-    room = torch.full((values.numel() + 2 * FENCE,), torch.nan if values.is_floating_point() else 255).to(values.dtype)
+    """The same numbers on DEVICE, with NaN before and behind (integers: -1): what is read past the end shows."""
+    room = torch.full((values.numel() + 2 * FENCE,), torch.nan if values.is_floating_point() else -1).to(values.dtype)
     room[FENCE : FENCE + values.numel()] = values.flatten()
     return room.to(DEVICE)[FENCE : FENCE + values.numel()].view(values.shape)
+
+
+def fences(inside: Tensor) -> Tensor:
+    """What lies before and behind a fenced tensor, [2, FENCE]; nothing, [2, 0], for one that has no fence."""
+    first, last = inside.storage_offset() - FENCE, inside.storage_offset() + inside.numel()
+    room = inside.untyped_storage().nbytes() // inside.element_size()
+    if first < 0 or last + FENCE > room or not inside.is_contiguous():
+        return inside.new_empty(2, 0)
+    return torch.as_strided(inside, (2, FENCE), (last - first, 1), first)
 
 
 def drawn(seed: int, *shape: int, scale: float = 1.0) -> Tensor:
@@ -42,8 +51,8 @@ def table_of(*rows: tuple[float, ...]) -> Tensor:
 
 
 def nothing_written(*shape: int) -> Tensor:
-    """An output before the kernel ran: float32, NaN throughout."""
-    return torch.full(shape, torch.nan, device=DEVICE)
+    """An output before the kernel ran: float32, NaN throughout, and fenced, so that a stray store hits nothing."""
+    return fenced(torch.full(shape, torch.nan))
 
 
 def drawn_cache(seed: int, lengths: tuple[int, ...], heads: int, kv_heads: int, page: int, dim: int) -> tuple:
@@ -63,15 +72,15 @@ def drawn_cache(seed: int, lengths: tuple[int, ...], heads: int, kv_heads: int, 
             where = pages[position // page], position % page
             caches[(slice(None), *where)] = torch.randn(2, kv_heads, dim, generator=generator)
     q = torch.randn(len(lengths), heads, dim, generator=generator)
-    count = torch.tensor(lengths, dtype=torch.int32, device=DEVICE)
-    return fenced(q), fenced(caches[0]), fenced(caches[1]), table.to(DEVICE), count
+    count = torch.tensor(lengths, dtype=torch.int32)
+    return fenced(q), fenced(caches[0]), fenced(caches[1]), fenced(table), fenced(count)
 
 
 def drawn_weight4(seed: int, outputs: int, inputs: int, group: int) -> tuple[Tensor, Tensor]:
     """(data uint8 [outputs, inputs/2], scale float32 [inputs/group, outputs]) of a random 4-bit weight."""
     generator = torch.Generator().manual_seed(seed)
     data = torch.randint(256, (outputs, inputs // 2), generator=generator, dtype=torch.uint8)
-    return data.to(DEVICE), fenced(0.05 + torch.rand(inputs // group, outputs, generator=generator))
+    return fenced(data), fenced(0.05 + torch.rand(inputs // group, outputs, generator=generator))
 
 
 def launch_row(kernel, q: Tensor, k: Tensor, v: Tensor, tile: int) -> Tensor:
