@@ -109,28 +109,15 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     ("prefill", "interpreter"): {"BLOCK_M": 32, "BLOCK_N": 16, "TMA": 0},
     # one token: several programs share a multiprocessor, so that some read while others add up
     ("gemv", "sm75"): [
-        (
-            {"gated": True},
-            {"BLOCK_N": 2, "BLOCK_K": 1024, "EARLY": 0, "per_multiprocessor": 4, "num_warps": 4, "num_stages": 1},
-        ),
-        ({}, {"BLOCK_N": 4, "BLOCK_K": 1024, "EARLY": 0, "per_multiprocessor": 4, "num_warps": 4, "num_stages": 1}),
+        ({"gated": True}, {"BLOCK_N": 2, "BLOCK_K": 1024, "EARLY": 0, "num_warps": 4, "num_stages": 1}),
+        ({}, {"BLOCK_N": 4, "BLOCK_K": 1024, "EARLY": 0, "num_warps": 4, "num_stages": 1}),
     ],
     ("gemv", "sm90"): [
-        (
-            {"gated": True},
-            {"BLOCK_N": 4, "BLOCK_K": 2048, "EARLY": 1, "per_multiprocessor": 2, "num_warps": 8, "num_stages": 1},
-        ),
-        (
-            {"size": {8}},
-            {"BLOCK_N": 4, "BLOCK_K": 512, "EARLY": 1, "per_multiprocessor": 8, "num_warps": 4, "num_stages": 1},
-        ),
-        (
-            {"size": range(2)},
-            {"BLOCK_N": 4, "BLOCK_K": 1024, "EARLY": 1, "per_multiprocessor": 4, "num_warps": 4, "num_stages": 1},
-        ),
-        ({}, {"BLOCK_N": 2, "BLOCK_K": 2048, "EARLY": 1, "per_multiprocessor": 4, "num_warps": 8, "num_stages": 1}),
+        ({"gated": True}, {"BLOCK_N": 2, "BLOCK_K": 1024, "EARLY": 1, "num_warps": 4, "num_stages": 1}),
+        ({"long": True}, {"BLOCK_N": 4, "BLOCK_K": 512, "EARLY": 1, "num_warps": 4, "num_stages": 1}),
+        ({}, {"BLOCK_N": 2, "BLOCK_K": 2048, "EARLY": 1, "num_warps": 8, "num_stages": 1}),
     ],
-    ("gemv", "interpreter"): {"BLOCK_N": 16, "BLOCK_K": 64, "EARLY": 0, "per_multiprocessor": 1},
+    ("gemv", "interpreter"): {"BLOCK_N": 16, "BLOCK_K": 64, "EARLY": 0},
     # 4-bit weights: one token wants bytes in flight; more tokens, a tile of weights that feeds the tensor cores in time
     ("w4_gemv", "sm75"): {"BLOCK_N": 4, "BLOCK_S": 8, "STAGES": 1, "num_warps": 2, "num_stages": 1},
     ("w4_gemv", "sm80"): [

@@ -21,10 +21,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from labcore.core.errors import InputError
-from labcore.kernels._compat import capability, choose, early_launch, has_early, has_mma
+from labcore.kernels._compat import capability, choose, has_mma
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
@@ -149,12 +148,9 @@ def attend_share(
 @triton.jit(do_not_specialize=("table_stride", "least", "window"))  # one binary, whatever the batch
 def _decode_kernel(
     q_ptr, k_ptr, v_ptr, table_ptr, seq_lens_ptr, o_ptr, lse_ptr, q_stride, table_stride, least, window, scale_log2,
-    GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE: tl.constexpr, BLOCK_T: tl.constexpr, EARLY: tl.constexpr,
+    GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
-    """Each program stores the state of its share; without a split, that is the output. EARLY: as in `kernels.gemv`."""
-    if EARLY:
-        gdc_launch_dependents()
-        gdc_wait()
+    """Each program stores the state of its share; without a split, that is the output."""
     o, lse, row, stored, real = attend_share(
         q_ptr, k_ptr, v_ptr, table_ptr, seq_lens_ptr, q_stride, table_stride, least, window, scale_log2,
         GROUP, HEAD_DIM, PAGE, BLOCK_T,
@@ -235,13 +231,9 @@ def merged(o_ptr, lse_ptr, first, step, n, width, BLOCK_N: tl.constexpr, BLOCK_D
 
 @triton.jit(do_not_specialize=("n", "step"))
 def _merge_kernel(
-    o_ptr, lse_ptr, out_ptr, out_lse_ptr, n, step, width,
-    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, EARLY: tl.constexpr,
+    o_ptr, lse_ptr, out_ptr, out_lse_ptr, n, step, width, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr
 ):  # fmt: skip
     """Program `row` merges the states of one row."""
-    if EARLY:
-        gdc_launch_dependents()
-        gdc_wait()
     row, d = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK_D)
     o, lse = merged(o_ptr, lse_ptr, row // step * step * n + row % step, step, n, width, BLOCK_N, BLOCK_D)
     tl.store(out_ptr + row * width + d, o.to(out_ptr.dtype.element_ty), mask=d < width)
@@ -273,8 +265,8 @@ def merge(o: Tensor, lse: Tensor, out: Tensor, step: int) -> State:
     out_lse = torch.empty(out.shape[:-1], dtype=torch.float32, device=out.device)
     rows, width = out_lse.numel(), out.shape[-1]
     if rows:
-        cc, states = capability(out.device), lse.numel() // rows
-        launch = pick("merge", cc) | early_launch(cc)
+        launch = pick("merge", capability(out.device))
+        states = lse.numel() // rows
         _merge_kernel[(rows,)](
             o, lse, out, out_lse, states, step, width, BLOCK_D=triton.next_power_of_2(width), **launch
         )
@@ -386,7 +378,7 @@ def paged_decode(
         kernel[n_heads if vector else n_kv_heads, requests, num_splits](
             q, k_cache, v_cache, block_table, seq_lens, o, lse, q.stride(0), block_table.stride(0),
             least, window or NO_WINDOW, (scale or size**-0.5) * LOG2_E,
-            GROUP=n_heads // n_kv_heads, HEAD_DIM=size, PAGE=page, **launch, **({} if vector else early_launch(cc)),
+            GROUP=n_heads // n_kv_heads, HEAD_DIM=size, PAGE=page, **launch,
         )  # fmt: skip
     if num_splits > 1:
         out, lse = merge(o, lse, out, n_heads)
@@ -404,8 +396,7 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
         types = numbers | pointers | dict.fromkeys(("q_ptr", "k_ptr", "v_ptr"), dtype)
         name = f"{kind} {dtype[1:]}, head_dim {size}, group {group}, page {page}, shares of {share}"
         launch = pick_decode(kind, cc, size, group, share)
-        early = {"EARLY": has_early(cc)} if kind == "decode" else {}
-        return Variant.of(name, kernel, types, launch, expects, GROUP=group, HEAD_DIM=size, PAGE=page, **early)
+        return Variant.of(name, kernel, types, launch, expects, GROUP=group, HEAD_DIM=size, PAGE=page)
 
     if has_mma(cc):
         for size, group, share in itertools.product((128, 64, 256), (4, 1, 32), (4096, FEW_KEYS)):
@@ -417,7 +408,7 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
         types = {"o_ptr": "*fp32", "lse_ptr": "*fp32", "out_ptr": half, "out_lse_ptr": "*fp32"}
         types |= {"n": "i32", "step": "i32", "width": "i32:16"}
         for size in (128, 64, 256):
-            yield Variant.of(f"merge, head_dim {size}", _merge_kernel, types, launch, BLOCK_D=size, EARLY=has_early(cc))
+            yield Variant.of(f"merge, head_dim {size}", _merge_kernel, types, launch, BLOCK_D=size)
 
 
 def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
