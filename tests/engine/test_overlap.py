@@ -297,6 +297,23 @@ def test_parameters_that_float32_and_int32_do_not_hold(extreme, like):
     assert found[0].item() == found[1].item() >= 0
 
 
+@pytest.mark.parametrize("cut", [{"top_k": 1}, {"top_p": 1e-6}])
+def test_a_row_that_is_cut_beside_one_that_is_not(cut):
+    logits = torch.zeros(2, 5000)
+    logits[:, 77] = 0.5
+    both = [device_sampling.new_draw(SamplingParams(seed=1, **one)) for one in (cut, {})]
+    found = device_sampling.draw(logits, both, [3, 3]).tolist()
+    assert found[0] == 77 != found[1]
+    assert device_sampling.draw(logits, both[::-1], [3, 3]).tolist() == found[::-1]
+
+
+def test_an_id_that_comes_again_is_drawn_as_it_asks_now():
+    core = overlapped()
+    warm = SamplingParams(temperature=5.0, seed=5, max_tokens=6, ignore_eos=True)
+    cold = serve(core, [greedy(6)], PROMPTS[:1])
+    assert cold != serve(core, [warm], PROMPTS[:1]) == serve(overlapped(), [warm], PROMPTS[:1])
+
+
 def test_abort_in_the_middle():
     core = overlapped()
     for i in range(3):
