@@ -113,6 +113,7 @@ def test_length_buckets(longest, most):
     bucket = length_bucket(longest, most)
     assert longest <= bucket <= most
     assert bucket in (SHORTEST, most) or bucket < 2 * longest
+    assert [length_bucket(edge, 4096) for edge in (1, 512, 513, 1024, 1025)] == [512, 512, 1024, 1024, 2048]
 
 
 arrays = st.dictionaries(
