@@ -7,8 +7,9 @@ makes it fast besides:
 
 - Blocks of keys that every query of the program sees go through a loop without a mask; only the blocks at the edges
   (diagonal, window, last tokens) pay for one.
-- On Hopper a block is fetched by the copy engine (TMA), which needs a descriptor of the tensor and no registers. With
-  128 registers a thread two programs fit on a multiprocessor: one multiplies while the other exponentiates.
+- On Hopper the copy engine (TMA) may fetch a block, which needs a descriptor of the tensor and no registers. With 128
+  registers a thread two programs fit on a multiprocessor: one multiplies while the other exponentiates. Where three
+  stages of pointers and one program were faster in a sweep, `_config` says so.
 - Programs start with the longest rows, so that none is left alone at the end; those that share keys start together, so
   that a key comes from memory once and then from the L2 cache.
 
