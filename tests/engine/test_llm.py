@@ -111,7 +111,7 @@ def test_bad_requests_are_one_sentence(llm, prompts, params, message):
 def test_bad_options_are_one_sentence(smollm2_path, tmp_path):
     with pytest.raises(InputError, match="dtype='int3': must be one of auto, float32, bfloat16, float16"):
         LLM(smollm2_path, dtype="int3")
-    with pytest.raises(InputError, match="option 'max_seqs' is unknown; besides LLM's own there are async_scheduling, bl"):
+    with pytest.raises(InputError, match="option 'max_seqs' is unknown; besides LLM's own there are async_sched"):
         LLM(smollm2_path, max_seqs=3)
     with pytest.raises(InputError, match="kv_cache_dtype='int3': must be one of auto, float32"):
         LLM(smollm2_path, kv_cache_dtype="int3", progress=False)
