@@ -26,6 +26,20 @@ PREFILL_FP32: list[Rule] = [
     ),
     ({"float32": True, "head_dim": {256}}, {"BLOCK_M": 32, "BLOCK_N": 16, "TMA": 0, "num_warps": 8, "num_stages": 2}),
 ]
+MATMUL8_HOPPER: list[Rule] = [  # of either type: the tensor cores are as fast in both
+    (
+        {"few_rows": True},
+        {"BLOCK_M": 64, "BLOCK_N": 128, "BLOCK_K": 128, "BAND": 1, "TMA": 1, "num_warps": 4, "num_stages": 6},
+    ),
+    (
+        {},
+        {
+            "BLOCK_M": 128, "BLOCK_N": 256, "BLOCK_K": 128, "BAND": 16, "TMA": 1, "persistent": 1,
+            "num_warps": 8, "num_stages": 3,
+        },
+    ),
+]  # fmt: skip
+MATMUL8_INTERPRETED: Launch = {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 128, "BAND": 2, "TMA": 0}
 
 TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     # pointwise: rows wide enough to give every thread 16 elements or more; at decode more warps for one row's latency
@@ -183,25 +197,7 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
             {"BLOCK_M": 64, "BLOCK_N": 128, "BLOCK_K": 128, "BAND": 8, "TMA": 0, "num_warps": 8, "num_stages": 2},
         ),
     ],
-    ("fp8_matmul", "sm90"): [
-        (
-            {"few_rows": True},
-            {"BLOCK_M": 64, "BLOCK_N": 128, "BLOCK_K": 128, "BAND": 1, "TMA": 1, "num_warps": 4, "num_stages": 6},
-        ),
-        (
-            {},
-            {
-                "BLOCK_M": 128,
-                "BLOCK_N": 256,
-                "BLOCK_K": 128,
-                "BAND": 16,
-                "TMA": 1,
-                "persistent": 1,
-                "num_warps": 8,
-                "num_stages": 3,
-            },
-        ),
-    ],
+    ("fp8_matmul", "sm90"): MATMUL8_HOPPER,
     ("fp8_blocks", "sm90"): [
         (
             {"few_rows": True},
@@ -212,28 +208,10 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
             {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 128, "BAND": 8, "TMA": 1, "num_warps": 8, "num_stages": 4},
         ),
     ],
-    ("int8_matmul", "sm90"): [
-        (
-            {"few_rows": True},
-            {"BLOCK_M": 64, "BLOCK_N": 128, "BLOCK_K": 128, "BAND": 1, "TMA": 1, "num_warps": 4, "num_stages": 6},
-        ),
-        (
-            {},
-            {
-                "BLOCK_M": 128,
-                "BLOCK_N": 256,
-                "BLOCK_K": 128,
-                "BAND": 16,
-                "TMA": 1,
-                "persistent": 1,
-                "num_warps": 8,
-                "num_stages": 3,
-            },
-        ),
-    ],
-    ("fp8_matmul", "interpreter"): {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 128, "BAND": 2, "TMA": 0},
-    ("fp8_blocks", "interpreter"): {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 128, "BAND": 2, "TMA": 0},
-    ("int8_matmul", "interpreter"): {"BLOCK_M": 64, "BLOCK_N": 64, "BLOCK_K": 128, "BAND": 2, "TMA": 0},
+    ("int8_matmul", "sm90"): MATMUL8_HOPPER,
+    ("fp8_matmul", "interpreter"): MATMUL8_INTERPRETED,
+    ("fp8_blocks", "interpreter"): MATMUL8_INTERPRETED,
+    ("int8_matmul", "interpreter"): MATMUL8_INTERPRETED,
     # decode: four programs with 32 KB in flight share a multiprocessor; with more than 128 registers a thread, three do
     ("decode", "sm90"): [
         ({"head_dim": {256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 3}),
