@@ -117,7 +117,7 @@ def _torch_cpu(threads: int, array_bytes: int, rounds: int) -> Iterator[Ceiling]
     for dtype in ("fp32", "bf16", "int8"):
         size = _fitting_size(dtype, threads, CPU_MATMUL_SIZES)
         op, call = _cpu_product(dtype, size)
-        yield _matmul(call, dtype, size, op, threads, rounds, None)
+        yield _matmul(call, dtype, size, op, threads, rounds)
 
 
 def _cpu_product(dtype: str, size: int) -> tuple[str, Callable[[], object]]:
@@ -157,7 +157,7 @@ def _numpy(array_bytes: int, rounds: int) -> Iterator[Ceiling]:
     size = CPU_MATMUL_SIZES[1]
     a, b = (generator.standard_normal((size, size), dtype=np.float32) for _ in range(2))
     op = "numpy.matmul (threads chosen by its BLAS)"
-    yield _matmul(lambda: np.matmul(a, b), "fp32", size, op, None, rounds, None)
+    yield _matmul(lambda: np.matmul(a, b), "fp32", size, op, None, rounds)
 
 
 def _cuda(rounds: int) -> Iterator[Ceiling]:
@@ -222,14 +222,12 @@ def _bandwidth(source, target, threads: int, rounds: int) -> Iterator[Ceiling]:
         yield _ceiling(name, threads, "fp32", op, shape, work, formula, "B/s", call, rounds)
 
 
-def _matmul(call, dtype: str, n: int, op: str, threads: int | None, rounds: int, sync) -> Ceiling:
-    return _ceiling(
-        f"matmul.{dtype}", threads, dtype, op, f"{n} × {n} × {n}", 2 * n**3, "2 n³", "FLOP/s", call, rounds, sync
-    )
+def _matmul(call, dtype: str, n: int, op: str, threads: int | None, rounds: int) -> Ceiling:
+    return _ceiling(f"matmul.{dtype}", threads, dtype, op, f"{n} × {n} × {n}", 2 * n**3, "2 n³", "FLOP/s", call, rounds)
 
 
-def _ceiling(name, threads, dtype, op, shape, work, formula, unit, call, rounds, sync=None) -> Ceiling:
-    seconds = tuple(measure(call, rounds=rounds, sync=sync))
+def _ceiling(name, threads, dtype, op, shape, work, formula, unit, call, rounds) -> Ceiling:
+    seconds = tuple(measure(call, rounds=rounds))
     return Ceiling(name, threads, dtype, op, shape, float(work), formula, unit, seconds)
 
 
