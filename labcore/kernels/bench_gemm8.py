@@ -9,7 +9,7 @@ from labcore.bench.cuda_rows import bars, close, floor, measured
 from labcore.bench.cuda_run import CudaRun
 from labcore.bench.record import Row
 from labcore.kernels.bench_inputs import normal
-from labcore.kernels.gemm8 import fp8_matmul, int8_matmul, quantize_rows
+from labcore.kernels.gemm8 import BLOCK, fp8_matmul, int8_matmul, matmul8_reference, quantize_rows
 
 SQUARE = 8192
 DECODE = (64, 57_344, 8192)  # M, N, K: gate and up of Llama 3 70B for 64 tokens
@@ -39,8 +39,7 @@ class Product:
     def check(self, out: Tensor, bar: float) -> dict:
         """Some rows and columns against exact sums of the 8-bit numbers, scaled."""
         rows, columns = (torch.randperm(size, device=out.device)[:256] for size in (self.m, self.n))
-        a, b = self.qa[rows].double(), self.qb[columns].double()
-        exact = (a @ b.t()) * self.sa[rows].reshape(-1, 1).double() * self.sb[columns].reshape(1, -1).double()
+        exact = matmul8_reference(self.qa[rows], self.qb[columns], self.sa[rows], self.sb[columns])
         return close(out[rows][:, columns], exact, bar, "256 × 256 of the outputs against sums in float64")
 
     def fields(self, run: CudaRun) -> dict:
@@ -97,16 +96,14 @@ def error_over_k(run: CudaRun) -> Iterator[Row]:
     """Relative error of the fp8 product over its depth: one scale a row, and promoted every 128 with scales a block."""
     for k in DEPTHS:
         product = Product(run, SMALL, SMALL, k, "fp8")
-        a, b = product.qa.double(), product.qb.double()
-        exact = (a @ b.t()) * product.sa.reshape(-1, 1).double() * product.sb.reshape(1, -1).double()
-        block_a = product.sa.reshape(-1, 1).expand(-1, k // 128).contiguous()
-        block_b = product.qb.new_ones(SMALL // 128, k // 128, dtype=torch.float32)
-        wide = {"out_dtype": torch.float32}  # rounding the output to bf16 would hide what the sums lost
-        plain = fp8_matmul(product.qa, product.qb, product.sa, product.sb, **wide)
-        promoted = fp8_matmul(product.qa, product.qb, block_a, block_b, block=128, **wide)
-        exact_block = (a @ b.t()) * product.sa.reshape(-1, 1).double()
-        for name, out, reference in (("rows", plain, exact), ("blocks", promoted, exact_block)):
-            found = close(out, reference, FP8_BAR, "all outputs against sums in float64")
+        block_a = product.sa.expand(-1, k // BLOCK).contiguous()
+        block_b = product.qb.new_ones(SMALL // BLOCK, k // BLOCK, dtype=torch.float32)
+        rows, blocks = (product.sa, product.sb, None), (block_a, block_b, BLOCK)
+        for name, (sa, sb, block) in {"rows": rows, "blocks": blocks}.items():
+            # stored as float32: rounding the output to bf16 would hide what the sums lost
+            out = fp8_matmul(product.qa, product.qb, sa, sb, block=block, out_dtype=torch.float32)
+            exact = matmul8_reference(product.qa, product.qb, sa, sb, block)
+            found = close(out, exact, FP8_BAR, "all outputs against sums in float64")
             yield Row(
                 key=f"gpu.fp8_error.{name}.{k}",
                 what=f"relative error of an fp8 product {k} deep, {name} scaled",
