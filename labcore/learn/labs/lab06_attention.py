@@ -57,9 +57,9 @@ def one_of(dim: int, *rows: float) -> torch.Tensor:
 # ---- the defect ------------------------------------------------------------------------------------------------------
 
 
-def row_of(q, k, v, tile, *, ghosts=0.0, floor=False, twice=False, top=False):
-    """`decode_row` with a part to be got wrong: what a missing key scores, whole tiles only, the last key repeated, a
-    maximum that missing keys take part in."""
+def row_of(q, k, v, tile, *, ghosts=0.0, floor=False, twice=False):
+    """`decode_row` with a part to be got wrong: what a missing key scores, whole tiles only, the last key
+    repeated."""
     n, empty = len(k), -len(k) % tile
     if floor:
         k, v = k[: n - n % tile], v[: n - n % tile]
@@ -68,9 +68,7 @@ def row_of(q, k, v, tile, *, ghosts=0.0, floor=False, twice=False, top=False):
     s = k @ q * len(q) ** -0.5
     if not floor and not twice and empty:
         s, v = torch.cat((s, s.new_full((empty,), ghosts))), torch.cat((v, v.new_zeros(empty, v.shape[1])))
-    shift = torch.maximum(s.max(), s.new_zeros(())) if top and empty else s.max()
-    weights = torch.exp(s - shift)
-    return weights @ v / weights.sum()
+    return s.softmax(0) @ v
 
 
 @functools.cache
@@ -102,16 +100,14 @@ def right_at(keys: int, says: str):
 # ---- the merge -------------------------------------------------------------------------------------------------------
 
 
-def merged(o, lse, *, shift=True, base=math.e, weigh=None, total=None, empty=True):
+def merged(o, lse, *, shift=True, base=math.e, weigh=None, total=None):
     """`merge` with a part to be got wrong on purpose."""
-    if empty:
-        o = torch.where(lse[:, None] > -INF, o, 0.0)
+    o = torch.where(lse[:, None] > -INF, o, 0.0)
     top = lse.max() if shift else lse.new_zeros(())
-    top = torch.where(top == -INF, 0.0, top) if empty else top
+    top = torch.where(top == -INF, 0.0, top)
     weights = base ** (lse - top) if weigh is None else weigh(lse)
     whole = top + torch.log(weights.sum()) if total is None else total(lse)
-    divisor = torch.where(weights.sum() > 0, weights.sum(), 1.0) if empty else weights.sum()
-    return weights @ o / divisor, whole
+    return weights @ o / torch.where(weights.sum() > 0, weights.sum(), 1.0), whole
 
 
 def parts(seed: int, n: int, dim: int = 3, *, spread: float = 3.0, far: float = 0.0) -> tuple:

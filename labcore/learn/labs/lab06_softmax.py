@@ -65,7 +65,7 @@ def one_pass(*seeds: int) -> callable:
     return stage
 
 
-def softmaxed(x, *, pad=-INF, shift=True, divide=True, columns=None):
+def softmaxed(x, *, pad=-INF, shift=True, divide=True):
     """`fused_softmax` with a part to be got wrong; pad: the score of what lies past the row."""
     full = 1 << (x.shape[1] - 1).bit_length()
     wide = torch.full((len(x), full), float(pad), device=x.device)
