@@ -163,18 +163,16 @@ def keys_outer(memory: SlowMemory, rows: int, columns: int) -> Array:
         k, v = memory.load("k", keys), memory.load("v", keys)
         for _, queries in pieces(T, rows):
             scores = memory.load("q", queries) @ k.T * d**-0.5
-            before = State(*(memory.load(name, queries) for name in "mlo"))
-            divided = State(
-                before.m, before.l, before.o * before.l[:, None]
-            )  # what is stored is divided, as in the paper
-            after = divided.merge(State.of(scores, v))
+            m, l, o = (memory.load(name, queries) for name in "mlo")
+            before = State(m, l, o * l[:, None])  # the paper stores outputs that are divided already
+            after = before.merge(State.of(scores, v))
             for name, values in (("o", after.output()), ("m", after.m), ("l", after.l)):
                 memory.store(name, queries, values)
     return memory.matrices["o"]
 
 
 def split_keys(q: Array, k: Array, v: Array, splits: int) -> list[State]:
-    """The state of each of `splits` pieces of the keys, equal but for the last; queries [T, d] see all of them."""
+    """States of the keys in pieces of ⌈L/splits⌉, the last perhaps shorter; queries [T, d] see every key [L, d]."""
     size = -(-len(k) // splits)
     return [State.of(q @ k[keys].T * q.shape[1] ** -0.5, v[keys]) for _, keys in pieces(len(k), size)]
 
