@@ -35,9 +35,8 @@ class Unrecorded:
         return False
 
     def __repr__(self) -> str:
-        return (
-            f"Not recorded: no run on {self.device} has rows {self.pattern!r}; record one with {_command(self.device)}"
-        )
+        command = "make bench" if self.device == "cpu" else "make bench-gpu"
+        return f"Not recorded: no run on {self.device} has rows {self.pattern!r}; record one with {command}"
 
 
 def recorded_or_not(pattern: str, device: str = "cpu", commit: str = "") -> dict[str, Any] | Unrecorded:
@@ -56,12 +55,8 @@ def recorded_run(pattern: str, device: str = "cpu") -> dict[str, Any]:
     """As `recorded_or_not`, for pages that need the run. Raises DataError naming the command that records one."""
     found = recorded_or_not(pattern, device)
     if not found:
-        raise DataError(f"no recorded run on {device} has rows {pattern!r}; record one with {_command(device)}")
+        raise DataError(repr(found))
     return found
-
-
-def _command(device: str) -> str:
-    return "make bench" if device == "cpu" else "make bench-gpu"
 
 
 def ceiling(run: Mapping[str, Any], name: str) -> float:
