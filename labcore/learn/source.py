@@ -1,4 +1,4 @@
-"""`source(object)`, `region(file, name)`: show the library's own code in a notebook, never a second copy of it."""
+"""`source(object)`, `region(module, name)`: show the library's own code in a notebook, never a second copy of it."""
 
 from __future__ import annotations
 
