@@ -12,9 +12,10 @@ from labcore.bench.cuda_run import CudaRun
 from labcore.bench.record import Row
 from labcore.engine.bench_mixed import mixed
 from labcore.engine.engine_core import EngineCore
-from labcore.engine.gpu_evidence import dtype_on, judge, kv_bytes, prompts, require_answers, wait, weight_bytes
+from labcore.engine.gpu_evidence import dtype_on, judge, prompts, require_answers, wait
 from labcore.engine.random_model import random_engine, random_model, run_to_end, token_requests
 from labcore.model.config import DecoderConfig
+from labcore.model.stats import kv_bytes_per_token, weight_bytes_per_pass
 
 DECODED = {"llama3_8b": "llama-3-8b", "qwen3_0_6b": "qwen3-0.6b"}  # key -> model
 PROMPT, STEPS, ROUNDS, SAMPLES = 500, 32, 5, 3  # batch-1 decode; beyond 512 tokens one graph serves all steps
@@ -40,10 +41,10 @@ def decode(run: CudaRun, key: str, model: str | DecoderConfig) -> Iterator[Row]:
         return
     run_to_end(core, ())
     require_answers([request], [total + 1])
-    config, context = core.runner.model.config, PROMPT + (STEPS + total) / 2
+    context = PROMPT + (STEPS + total) / 2
     del core
     plain = random_model(model, device=run.device, dtype=dtype_on(run))
-    nbytes = weight_bytes(plain) + context * kv_bytes(config)
+    nbytes = weight_bytes_per_pass(plain) + context * kv_bytes_per_token(plain)
     yield Row(
         key=f"gpu.decode_mbu.{key}",
         what=f"greedy decode of one request, shape of {model}, random weights",

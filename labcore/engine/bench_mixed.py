@@ -11,13 +11,11 @@ import numpy as np
 
 from labcore.bench.cuda_run import CudaRun
 from labcore.bench.record import Row
-from labcore.engine.gpu_evidence import dtype_on, judge, kv_bytes, prompts, require_answers, wait, weight_bytes
+from labcore.engine.gpu_evidence import dtype_on, judge, prompts, require_answers, wait
 from labcore.engine.peer_batching import TransformersPeer
-from labcore.engine.random_model import random_engine, random_model, run_to_end, token_requests
-from labcore.facts.lookup import read_json
-from labcore.model.config import DecoderConfig
+from labcore.engine.random_model import published_config, random_engine, random_model, run_to_end, token_requests
 from labcore.model.llama import Llama
-from labcore.model.stats import layer_parameters
+from labcore.model.stats import kv_bytes_per_token, layer_parameters, weight_bytes_per_pass
 
 SERVED = "llama-3-8b"
 REQUESTS, PROMPTS, OUTPUTS = 256, (32, 1024), (16, 256)  # lengths are log-uniform
@@ -26,7 +24,7 @@ TOKENS_A_STEP, ROUNDS = 8192, 5
 
 def mixed(run: CudaRun) -> Iterator[Row]:
     """256 requests: the ideal time over ours, then ours beside transformers, the same weights and tokens."""
-    load = Workload.mixed(config_of(SERVED).vocab)
+    load = Workload.mixed(published_config(SERVED).vocab)
     ours = Ours(run, load)
     ours()  # compiles, captures
     if run.warming:
@@ -110,7 +108,7 @@ class Workload:
         outputs, nbytes = np.array(self.outputs), 0.0
         for step in range(1, int(outputs.max())):
             live = outputs > step
-            nbytes += weight_bytes(model) + kv_bytes(config) * float((lengths[live] + step).sum())
+            nbytes += weight_bytes_per_pass(model) + kv_bytes_per_token(model) * float((lengths[live] + step).sum())
         return float(flops / compute + nbytes / read)
 
 
@@ -149,10 +147,3 @@ class Ours:
         """Some answers of the last round, judged token by token; every one has its length."""
         some = sorted(self.requests, key=lambda request: request.num_tokens)
         return judge(plain, [some[0], some[len(some) // 2], some[-1]])
-
-
-def config_of(model: str | DecoderConfig) -> DecoderConfig:
-    """The configuration of an id of `facts.models`."""
-    return (
-        model if isinstance(model, DecoderConfig) else DecoderConfig.from_hf(read_json(f"configs/{model}.json"), model)
-    )

@@ -1,4 +1,4 @@
-"""What the engine's GPU rows share: evidence that answers are right, and what a step must read.
+"""What the engine's GPU rows share: prompts, and evidence that answers are right.
 
 A row's answers are checked in one pass of the plain decoder over prompt and answer: each token must be what that pass
 would have chosen, or close to it, since bf16 decides ties either way.
@@ -16,9 +16,7 @@ from torch.nn import functional as F
 from labcore.bench.cuda_run import CudaRun
 from labcore.core.errors import DataError
 from labcore.core.request import Request
-from labcore.model.config import DecoderConfig
 from labcore.model.llama import Llama
-from labcore.model.stats import layer_parameters
 
 MEAN_REGRET, WORST_REGRET = 0.02, 0.5  # in standard deviations of the logits; a wrong token has 3 to 5
 
@@ -67,18 +65,6 @@ def prompts(lengths: Sequence[int], vocab: int, seed: int = 0) -> list[list[int]
     """Random tokens."""
     random = np.random.default_rng(seed + 1)
     return [random.integers(vocab, size=length).tolist() for length in lengths]
-
-
-def weight_bytes(model: Llama) -> int:
-    """Bytes of weights that a decode step reads: every layer's, the norms, and the head."""
-    config, each = model.config, model.norm.weight.itemsize
-    norms = sum(p.numel() for name, p in model.named_parameters() if name.endswith("norm.weight"))
-    return each * (layer_parameters(model) + norms + config.vocab * config.hidden)
-
-
-def kv_bytes(config: DecoderConfig) -> int:
-    """Bytes of bf16 keys and values of a token."""
-    return 2 * config.n_layers * config.n_kv_heads * config.head_dim * 2
 
 
 def dtype_on(run: CudaRun) -> torch.dtype:

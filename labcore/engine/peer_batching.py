@@ -9,6 +9,7 @@ import torch
 
 from labcore.core.errors import DataError
 from labcore.model.llama import Llama
+from labcore.model.loader import hub_name
 
 BLOCK = 256  # tokens, transformers' default; it gets as many as the workload can use at once
 LIMIT = 90.0  # s that one workload may take
@@ -87,8 +88,8 @@ def transformers_model(plain: Llama) -> torch.nn.Module:
     )
     with torch.device(weight.device):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=weight.dtype, attn_implementation="sdpa")
-    prefixed = {name if name == "lm_head.weight" else f"model.{name}": p for name, p in plain.named_parameters()}
-    missing = model.load_state_dict(prefixed, strict=False)
+    weights = {hub_name(name): parameter for name, parameter in plain.named_parameters()}
+    missing = model.load_state_dict(weights, strict=False)
     if missing.unexpected_keys or set(missing.missing_keys) - {"lm_head.weight"}:
         raise DataError(f"transformers' model has other weights: {missing}")
     return model.eval()

@@ -38,7 +38,7 @@ def random_model(
     model: an id of `facts.models` whose architecture the decoder implements ("llama-3-8b", "qwen3-0.6b"), or a
     configuration.
     """
-    config = model if isinstance(model, DecoderConfig) else _published(model)
+    config = published_config(model)
     with torch.device("meta"):
         decoder = Llama(config).eval().requires_grad_(False).to(dtype)
     decoder = decoder.to_empty(device=device)
@@ -53,9 +53,12 @@ def random_model(
     return decoder
 
 
-def _published(name: str) -> DecoderConfig:
-    require_id("model", name, model_ids())
-    return DecoderConfig.from_hf(read_json(f"configs/{name}.json"), name)
+def published_config(model: str | DecoderConfig) -> DecoderConfig:
+    """The configuration of an id of `facts.models`; one that is given is returned. Raises InputError for another id."""
+    if isinstance(model, DecoderConfig):
+        return model
+    require_id("model", model, model_ids())
+    return DecoderConfig.from_hf(read_json(f"configs/{model}.json"), model)
 
 
 def random_engine(

@@ -10,10 +10,10 @@ from labcore.bench.cuda_run import CudaRun  # noqa: E402
 from labcore.core.errors import DataError  # noqa: E402
 from labcore.engine import bench_gpu, bench_mixed  # noqa: E402
 from labcore.engine.bench_mixed import Workload  # noqa: E402
-from labcore.engine.gpu_evidence import judge, kv_bytes, require_answers, weight_bytes  # noqa: E402
+from labcore.engine.gpu_evidence import judge, require_answers  # noqa: E402
 from labcore.engine.random_model import random_engine, random_model, run_to_end, token_requests  # noqa: E402
 from labcore.model.config import DecoderConfig  # noqa: E402
-from labcore.model.stats import layer_parameters  # noqa: E402
+from labcore.model.stats import kv_bytes_per_token, layer_parameters, weight_bytes_per_pass  # noqa: E402
 
 TOY = DecoderConfig("llama", 2, 64, 4, 2, 16, 128, 512, 1024, 10000.0, 1e-5)
 ON_CPU = {"device": "cpu", "dtype": torch.float32}
@@ -74,5 +74,6 @@ def test_the_ideal_time_counts_prompts_by_arithmetic_and_steps_by_bytes():
     load = Workload([[1] * 10, [2] * 4], [3, 2])
     heads = TOY.n_layers * TOY.n_heads * TOY.head_dim
     flops = 2 * layer_parameters(plain) * 14 + 4 * heads * (55 + 10) + 2 * TOY.vocab * TOY.hidden * 2
-    steps = 2 * weight_bytes(plain) + kv_bytes(TOY) * ((11 + 5) + 12)  # the second answer ends after one more token
+    tokens = (11 + 5) + 12  # the second answer ends after one more token
+    steps = 2 * weight_bytes_per_pass(plain) + tokens * kv_bytes_per_token(plain)
     assert load.ideal(plain, 1e9, 1e9) == pytest.approx((flops + steps) / 1e9)
