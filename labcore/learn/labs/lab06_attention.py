@@ -144,14 +144,12 @@ EXERCISES = (
         lab=LAB,
         title="Attention in tiles",
         asked="Write FlashAttention's forward pass: no score ever reaches memory.",
-        spec="Write `attention_kernel` and `tiled_attention(q, k, v, block)` for one head, float32: `q` "
-        "[queries, D], `k` "
-        "and `v` [keys, D], queries ≤ keys. The queries are the **last** positions: query i sees the keys up to i + "
-        "keys − queries. Scores are q·k/√D. A program owns `block` queries and goes through the keys in tiles "
-        "of `block` "
-        "as far as any of its queries can see; D and block are at least 16, for `tl.dot` (give it "
-        'input_precision="ieee"). Return **(o [queries, D], lse [queries])**, lse being the natural logarithm '
-        "of Σ exp(score).",
+        spec="Write `attention_kernel` and `tiled_attention(q, k, v, block)` for one head, float32: `q` [queries, D], "
+        "`k` and `v` [keys, D], queries ≤ keys. The queries are the **last** positions: query i sees the keys up to i "
+        "+ keys − queries. Scores are q·k/√D. A program owns `block` queries and goes through the keys in tiles of "
+        "`block` as far as any of its queries can see; D and block are at least 16, for `tl.dot` (give it "
+        'input_precision="ieee"). Return **(o [queries, D], lse [queries])**, lse being the natural logarithm of Σ '
+        "exp(score).",
         reference=ref.tiled_attention,
         stages=(
             oracle(
@@ -212,10 +210,9 @@ EXERCISES = (
         ),
         hints=(
             "`absorb` for a tile of queries at once: m and l become [BLOCK], acc becomes [BLOCK, D].",
-            "Load q once, times scale. For every tile of keys: s = tl.dot(q, tl.trans(k)); −inf where key > "
-            "query + keys − "
-            "queries, which takes care of the keys past the end too; new maximum, decay, p, l, acc = acc · decay + "
-            "tl.dot(p, v). At the end o = acc/l and lse = m + log(l).",
+            "Load q once, times scale. For every tile of keys: s = tl.dot(q, tl.trans(k)); −inf where key > query + "
+            "keys − queries, which takes care of the keys past the end too; new maximum, decay, p, l, acc = acc · "
+            "decay + tl.dot(p, v). At the end o = acc/l and lse = m + log(l).",
             "`query = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)`",
         ),
         difficulty=3,
@@ -227,12 +224,11 @@ EXERCISES = (
         id="kernels.tail",
         lab=LAB,
         title="Right at 4096, wrong at 4097",
-        asked="This decode kernel passes every test at 4096 tokens. At 4097 the model turns vague. Where is "
-        "the defect?",
+        asked="This decode kernel passes every test at 4096 tokens. At 4097 the model turns vague. Where is the "
+        "defect?",
         spec="`decode_row(q, k, v, tile)` is attention of one query `q` [D] over `k` and `v` [n, D], in one program, "
-        "`tile` keys at a time. It is right whenever n is a multiple of the tile. **Repair the kernel** and "
-        "hand in the "
-        "function; for any n ≥ 1.",
+        "`tile` keys at a time. It is right whenever n is a multiple of the tile. **Repair the kernel** and hand in "
+        "the function; for any n ≥ 1.",
         reference=ref.decode_row,
         starter=ref.broken_decode_row,
         stages=(
@@ -258,12 +254,10 @@ EXERCISES = (
             ),
         ),
         hints=(
-            "Compare the sum of the weights with 1 at 4096 and at 4097. The output is too small, as if "
-            "somebody with value "
-            "0 had been listened to.",
-            "`other=0.0` is the right filling for v, whose weight then does not matter. For k it gives the "
-            "score 0, and "
-            "exp(0 − m) is a weight. Put −inf into the scores before the maximum is taken.",
+            "Compare the sum of the weights with 1 at 4096 and at 4097. The output is too small, as if somebody with "
+            "value 0 had been listened to.",
+            "`other=0.0` is the right filling for v, whose weight then does not matter. For k it gives the score 0, "
+            "and exp(0 − m) is a weight. Put −inf into the scores before the maximum is taken.",
             '`s = tl.where(key < n, s, float("-inf"))`',
         ),
         difficulty=2,
@@ -276,12 +270,10 @@ EXERCISES = (
         lab=LAB,
         title="Put the parts together",
         asked="Two thread blocks attended to halves of the keys. Each has an output and one more number. Combine them.",
-        spec="Write `merge(o, lse)` in PyTorch, float64: part i of the keys gave the output `o[i]` [D] and "
-        "`lse[i]`, the "
-        "natural logarithm of its Σ exp(score). Return **(o [D], lse)** over all keys together: exact to "
-        "1e-12. The lse "
-        "may be near 1000. A part without keys has lse −inf, and its o can be anything, NaN too; if no part has any, "
-        "return zeros and −inf.",
+        spec="Write `merge(o, lse)` in PyTorch, float64: part i of the keys gave the output `o[i]` [D] and `lse[i]`, "
+        "the natural logarithm of its Σ exp(score). Return **(o [D], lse)** over all keys together: exact to 1e-12. "
+        "The lse may be near 1000. A part without keys has lse −inf, and its o can be anything, NaN too; if no part "
+        "has any, return zeros and −inf.",
         reference=ref.merge,
         stages=(
             oracle(
@@ -328,9 +320,8 @@ EXERCISES = (
         ),
         hints=(
             "exp(lse) is the part's sum of exponentials, and o times it is the part's unnormalized output.",
-            "m = the largest lse (0 where that is −inf); weights = exp(lse − m); o where lse > −inf, else 0; "
-            "weights @ o / "
-            "Σ weights, and m + log Σ weights. With no key at all Σ weights is 0: divide by 1 then.",
+            "m = the largest lse (0 where that is −inf); weights = exp(lse − m); o where lse > −inf, else 0; weights @ "
+            "o / Σ weights, and m + log Σ weights. With no key at all Σ weights is 0: divide by 1 then.",
             "`o = torch.where(lse[:, None] > -torch.inf, o, 0.0)`",
         ),
         difficulty=2,

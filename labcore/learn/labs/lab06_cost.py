@@ -54,11 +54,10 @@ EXERCISES = (
         title="Bytes that tiles save",
         asked="FlashAttention computes the same numbers with as many FLOPs. Why is it faster, and by how much at most?",
         spec="Write `traffic(tokens, dim, tile)`: HBM bytes of one attention head in fp16, without a mask, `tokens` "
-        "queries and as many keys. **Standard**: Q, K, V are read and O is written once, and the tokens × "
-        "tokens scores "
-        "are written, read by the softmax, written as probabilities, read again. **Tiled**: Q is read and O written "
-        "once, K and V are read once **for each tile of `tile` queries** (the last may be part full), and an fp32 lse "
-        "a query is written. Return **(standard, tiled)**, whole numbers of bytes.",
+        "queries and as many keys. **Standard**: Q, K, V are read and O is written once, and the tokens × tokens "
+        "scores are written, read by the softmax, written as probabilities, read again. **Tiled**: Q is read and O "
+        "written once, K and V are read once **for each tile of `tile` queries** (the last may be part full), and an "
+        "fp32 lse a query is written. Return **(standard, tiled)**, whole numbers of bytes.",
         reference=ref.traffic,
         stages=(
             oracle(4, 2, 2, gives=(2 * (4 * 8 + 4 * 16), 2 * (2 * 8 + 2 * 8 * 2) + 16)),
@@ -90,15 +89,11 @@ EXERCISES = (
         lab=LAB,
         title="How many splits?",
         asked="One request of 100,000 tokens, 8 KV heads, a GPU with 108 multiprocessors. What does your kernel do?",
-        spec="Write `split(programs, slots, most)`, FlashAttention-3's rule. Without splits there are "
-        "`programs` thread "
-        "blocks (requests × KV heads), and `slots` run at a time. With s splits there are programs · s, in w = "
-        "programs · "
-        "s / slots waves, and the **share** of the slots at work until the last wave ends is w/⌈w⌉. If "
-        "programs ≥ 0.8 · "
-        "slots, take 1. Else take the **fewest** splits from 1 to `most` whose share is at least 0.85 of the "
-        "best share "
-        "there is. Return **(splits, share)**.",
+        spec="Write `split(programs, slots, most)`, FlashAttention-3's rule. Without splits there are `programs` "
+        "thread blocks (requests × KV heads), and `slots` run at a time. With s splits there are programs · s, in w = "
+        "programs · s / slots waves, and the **share** of the slots at work until the last wave ends is w/⌈w⌉. If "
+        "programs ≥ 0.8 · slots, take 1. Else take the **fewest** splits from 1 to `most` whose share is at least 0.85 "
+        "of the best share there is. Return **(splits, share)**.",
         reference=ref.split,
         stages=(
             oracle(8, 108, 1, gives=(1, 8 / 108)),
@@ -125,9 +120,8 @@ EXERCISES = (
         ),
         hints=(
             "Compute the share of every candidate first.",
-            "if programs >= 0.8 · slots: splits 1. shares = [w/⌈w⌉ for s in 1 … most]; take the first that is "
-            "at least 0.85 "
-            "· max(shares). Return it with its share.",
+            "if programs >= 0.8 · slots: splits 1. shares = [w/⌈w⌉ for s in 1 … most]; take the first that is at least "
+            "0.85 · max(shares). Return it with its share.",
             "`waves = programs * splits / slots`",
         ),
         difficulty=1,

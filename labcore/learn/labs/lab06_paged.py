@@ -127,15 +127,12 @@ EXERCISES = (
         lab=LAB,
         title="Keys behind a page table",
         asked="Write decode attention over a paged cache. Where does the key of position p lie?",
-        spec="Write `paged_kernel` and `paged_decode(q, k_cache, v_cache, table, lengths)`: one new query for "
-        "each request "
-        "and head, `q` [B, heads, D]; caches [pages, page, kv_heads, D]; `table` int32 [B, width], the page of "
-        "positions "
-        "j·page … is table[request, j]; `lengths` int32 [B], the keys of each request. Head h reads KV head h "
-        "// (heads / "
-        "kv_heads). Unused slots hold NaN and the table is padded with −1. Return **(o [B, heads, D], lse [B, "
-        "heads])**, "
-        "natural; 0 and −inf where there are no keys. A program for each request and head, a tile a page.",
+        spec="Write `paged_kernel` and `paged_decode(q, k_cache, v_cache, table, lengths)`: one new query for each "
+        "request and head, `q` [B, heads, D]; caches [pages, page, kv_heads, D]; `table` int32 [B, width], the page of "
+        "positions j·page … is table[request, j]; `lengths` int32 [B], the keys of each request. Head h reads KV head "
+        "h // (heads / kv_heads). Unused slots hold NaN and the table is padded with −1. Return **(o [B, heads, D], "
+        "lse [B, heads])**, natural; 0 and −inf where there are no keys. A program for each request and head, a tile a "
+        "page.",
         reference=ref.paged_decode,
         stages=(
             oracle(
@@ -250,10 +247,9 @@ EXERCISES = (
         ),
         hints=(
             "Load a group's bytes once and use each twice: with & 15 and with >> 4.",
-            "for start in range(0, inputs, GROUP): byte at n · inputs/2 + start/2 + half, half = 0 … GROUP/2 − "
-            "1; low and "
-            "high minus 8; x at start + half and at start + GROUP/2 + half; y += scale · Σ(low · x_low + high "
-            "· x_high).",
+            "for start in range(0, inputs, GROUP): byte at n · inputs/2 + start/2 + half, half = 0 … GROUP/2 − 1; low "
+            "and high minus 8; x at start + half and at start + GROUP/2 + half; y += scale · Σ(low · x_low + high · "
+            "x_high).",
             "`low, high = (byte & 15).to(tl.float32) - 8, (byte >> 4).to(tl.float32) - 8`",
         ),
         difficulty=2,

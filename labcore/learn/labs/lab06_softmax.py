@@ -122,11 +122,10 @@ EXERCISES = (
         lab=LAB,
         title="One more tile",
         asked="The scores of a row arrive in tiles and are never in memory together. How do you take their softmax?",
-        spec="Write `absorb(m, l, acc, scores, values)`, the step of online softmax in PyTorch. A row has seen "
-        "some keys "
-        "and keeps `m`, the largest score, `l` = Σ exp(score − m), and `acc` = Σ exp(score − m) · value, [D]. Now come "
-        "`scores` [keys] and `values` [keys, D], float64. Return the new **(m, l, acc)**. Before the first tile m is "
-        "−inf and l and acc are 0. A tile may hold nothing but −inf: it changes nothing, and must not make a NaN.",
+        spec="Write `absorb(m, l, acc, scores, values)`, the step of online softmax in PyTorch. A row has seen some "
+        "keys and keeps `m`, the largest score, `l` = Σ exp(score − m), and `acc` = Σ exp(score − m) · value, [D]. Now "
+        "come `scores` [keys] and `values` [keys, D], float64. Return the new **(m, l, acc)**. Before the first tile m "
+        "is −inf and l and acc are 0. A tile may hold nothing but −inf: it changes nothing, and must not make a NaN.",
         reference=ref.absorb,
         stages=(
             oracle(
@@ -188,9 +187,8 @@ EXERCISES = (
         ),
         hints=(
             "A sum of exp(score − m) is turned into one of exp(score − m′) by one factor.",
-            "m′ = max(m, max of scores); decay = exp(m − m′); weights = exp(scores − m′). Then l′ = decay · l "
-            "+ Σ weights "
-            "and acc′ = decay · acc + weights @ values. If m′ is −inf, return what came in.",
+            "m′ = max(m, max of scores); decay = exp(m − m′); weights = exp(scores − m′). Then l′ = decay · l + Σ "
+            "weights and acc′ = decay · acc + weights @ values. If m′ is −inf, return what came in.",
             "`new = torch.maximum(m, scores.max())`",
         ),
         difficulty=1,
@@ -203,10 +201,9 @@ EXERCISES = (
         lab=LAB,
         title="A fused softmax",
         asked="Write a softmax that reads each row once and writes it once.",
-        spec="Write `softmax_kernel` and `fused_softmax(x)` for `x`, float32 [rows, columns], contiguous. "
-        "Program `row` "
-        "loads its whole row into BLOCK registers; `tl.arange` needs a power of two, so BLOCK may be larger than the "
-        "row. Around the tensors lies NaN, and the output is NaN before you write it. Return softmax of each row.",
+        spec="Write `softmax_kernel` and `fused_softmax(x)` for `x`, float32 [rows, columns], contiguous. Program "
+        "`row` loads its whole row into BLOCK registers; `tl.arange` needs a power of two, so BLOCK may be larger than "
+        "the row. Around the tensors lies NaN, and the output is NaN before you write it. Return softmax of each row.",
         reference=ref.fused_softmax,
         stages=(
             oracle(table_of((0.0, 0.0), (np.log(3), 0.0)), gives=table_of((0.5, 0.5), (0.75, 0.25))),
@@ -237,10 +234,9 @@ EXERCISES = (
         ),
         hints=(
             "Load with a mask, and decide what a masked column must weigh.",
-            "row = tl.program_id(0); column = tl.arange(0, BLOCK); here = column < columns; load with "
-            "other=−inf; subtract "
-            "tl.max(x, 0); exp; divide by tl.sum; store with the mask. The launch is softmax_kernel[(rows,)](x, out, "
-            "columns, BLOCK=triton.next_power_of_2(columns)).",
+            "row = tl.program_id(0); column = tl.arange(0, BLOCK); here = column < columns; load with other=−inf; "
+            "subtract tl.max(x, 0); exp; divide by tl.sum; store with the mask. The launch is "
+            "softmax_kernel[(rows,)](x, out, columns, BLOCK=triton.next_power_of_2(columns)).",
             '`x = tl.load(x_ptr + row * columns + column, mask=here, other=float("-inf"))`',
         ),
         difficulty=1,
@@ -252,12 +248,11 @@ EXERCISES = (
         id="kernels.online",
         lab=LAB,
         title="A row that does not fit",
-        asked="A row of logits has 128,256 columns and a program a few thousand registers. How many times do "
-        "you read it?",
-        spec="Write `online_kernel` and `online_softmax(x, block)` for `x`, float32 [rows, columns]. Program "
-        "`row` goes "
-        "through its row `block` columns at a time (a power of two), keeping a maximum and a sum. A second loop reads "
-        "the tiles again and writes the result. The last tile may be part full.",
+        asked="A row of logits has 128,256 columns and a program a few thousand registers. How many times do you read "
+        "it?",
+        spec="Write `online_kernel` and `online_softmax(x, block)` for `x`, float32 [rows, columns]. Program `row` "
+        "goes through its row `block` columns at a time (a power of two), keeping a maximum and a sum. A second loop "
+        "reads the tiles again and writes the result. The last tile may be part full.",
         reference=ref.online_softmax,
         stages=(
             oracle(table_of((0.0, 0.0, np.log(2), 0.0)), 2, gives=table_of((0.2, 0.2, 0.4, 0.2))),
@@ -290,9 +285,8 @@ EXERCISES = (
         ),
         hints=(
             "The first loop is `absorb` without values.",
-            "m, l = float('-inf'), 0.0; for start in range(0, columns, BLOCK): new = tl.maximum(m, tl.max(x, "
-            "0)); l = l · "
-            "exp(m − new) + Σ exp(x − new); m = new. Then the same loop again with exp(x − m)/l and a store.",
+            "m, l = float('-inf'), 0.0; for start in range(0, columns, BLOCK): new = tl.maximum(m, tl.max(x, 0)); l = "
+            "l · exp(m − new) + Σ exp(x − new); m = new. Then the same loop again with exp(x − m)/l and a store.",
             "`new = tl.maximum(m, tl.max(x, 0))`",
         ),
         difficulty=2,
