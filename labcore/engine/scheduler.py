@@ -94,6 +94,7 @@ class Scheduler:
                 self._continue(plan, budget)
         for row in plan.scheduled:
             row.request.num_computed_tokens += row.num_tokens
+            # async scheduling plans the next step before this one's token is read; else + 0
             row.request.num_pending_tokens += row.wants_token and self.config.async_scheduling
             plan.num_tokens += row.num_tokens
         plan.moves = self.manager.take_moves()
