@@ -1,7 +1,7 @@
 """Paged attention by the package's own Triton kernels, on a GPU (or anywhere, slowly, in Triton's interpreter).
 
 Nothing in a step depends on a length that only the device knows, and no tensor's size depends on one the host knows, so
-a decoding step can be recorded as a CUDA graph. What the kernels get as plain numbers, and a graph would therefore
+a decoding step can be captured as a CUDA graph. What the kernels get as plain numbers, and a graph would therefore
 freeze, is max_seq_len alone; it only decides into how many shares the keys of a request are split.
 """
 

@@ -1,4 +1,4 @@
-"""Decoding steps recorded once and replayed: a few microseconds of the host instead of one launch per operator.
+"""Decoding steps captured once and replayed: a few microseconds of the host instead of one launch per operator.
 
 A graph is a list of kernels with frozen arguments. Tensors are frozen as addresses, so a step's inputs are copied into
 buffers that stay; plain numbers are frozen as they were. Therefore the key of a graph holds every number that can
@@ -9,14 +9,15 @@ differ between two steps and that any of its kernels or grids depends on:
 
 and block tables have the width that max_seq_len asks for. All else (heads, window, block size, context) is the
 engine's. A row of padding has length 0, slot -1 and the null block: it attends to nothing and writes nowhere. The
-token to feed may itself be unknown to the host: PENDING takes what the row sampled last, from `newest`.
+token to feed may itself be unknown to the host: for PENDING it is what the row sampled last, from `newest`.
 
-Graphs are recorded when a step first needs one (or ahead, by `warm_up`) and share one pool of memory.
+Graphs are captured when a step first needs one, and share one pool of memory.
+Batch sizes to capture, and slot -1 for padding: after vLLM, vllm/worker/model_runner.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,17 +28,19 @@ from torch import Tensor
 from labcore.attention.metadata import AttentionMetadata, Backend
 from labcore.attention.step_inputs import HostInputs
 from labcore.attention.upload import Packed
+from labcore.core.step_plan import PENDING
 from labcore.engine.config import SchedulerConfig
 from labcore.kv.paged_attend import PagedAttend
 from labcore.kv.storage import KVStorage
 from labcore.model.llama import Llama
 
 SHORTEST = 512  # tokens; below, lengths do not decide about anything
-Record = Callable[[Callable[[], Tensor]], tuple[Tensor, Callable[[], object]]]
+Replay = Callable[[], object]
+Capture = Callable[[Callable[[], Tensor]], tuple[Tensor, Replay]]
 
 
 class GraphKey(NamedTuple):
-    """Every number that a recorded step has frozen."""
+    """Every number that a captured step has frozen."""
 
     rows: int
     max_seq_len: int
@@ -60,16 +63,16 @@ def length_bucket(longest: int, most: int) -> int:
 
 @dataclass(slots=True)
 class Graph:
-    """inputs: the buffers that the recorded step reads; logits: [rows, vocab], what a replay writes."""
+    """inputs: the buffers that the captured step reads; logits: [rows, vocab], what a replay writes."""
 
     inputs: Packed
     logits: Tensor
-    replay: Callable[[], object]
+    replay: Replay
 
 
 class DecodeGraphs:
     """The graphs of one engine. newest: int64 [max_num_seqs + 1], the token that each row of the batch sampled last;
-    the entry behind them belongs to padding. record: runs a step once and returns its output and how to repeat it."""
+    the entry behind them belongs to padding. capture: runs a step once and returns its output and how to repeat it."""
 
     def __init__(
         self,
@@ -78,11 +81,11 @@ class DecodeGraphs:
         scheduler: SchedulerConfig,
         newest: Tensor,
         backend: Backend,
-        record: Record | None = None,
+        capture: Capture | None = None,
     ):
         self.model, self.storage, self.newest, self.backend = model, storage, newest, backend
         self.buckets, self.longest = row_buckets(scheduler.max_num_seqs), scheduler.max_model_len
-        self.record = record or CudaRecorder()
+        self.capture = capture or CudaCapture()
         self.graphs: dict[GraphKey, Graph] = {}
 
     def key(self, requests: int, longest: int) -> GraphKey:
@@ -96,10 +99,7 @@ class DecodeGraphs:
 
     def run(self, host: HostInputs, rows: np.ndarray) -> Tensor:
         """Logits [requests, vocab] of the step; valid until the next run. rows: the requests' places in `newest`."""
-        key = self.key(len(rows), host.max_seq_len)
-        if key not in self.graphs:
-            self.graphs[key] = self._recorded(key)
-        graph = self.graphs[key]
+        graph = self.graph(self.key(len(rows), host.max_seq_len))
         graph.inputs.send(
             {
                 "token_ids": host.token_ids,
@@ -114,20 +114,18 @@ class DecodeGraphs:
         graph.replay()
         return graph.logits[: len(rows)]
 
-    @torch.inference_mode()
-    def warm_up(self, requests: Iterable[int], lengths: Iterable[int]) -> None:
-        """Record the graphs that steps of these sizes, at these lengths, will need."""
-        lengths = list(lengths)
-        for key in sorted({self.key(count, length) for count in requests for length in lengths}, reverse=True):
-            if key not in self.graphs:
-                self.graphs[key] = self._recorded(key)
+    def graph(self, key: GraphKey) -> Graph:
+        """The graph of this key, captured now if it is new."""
+        if key not in self.graphs:
+            self.graphs[key] = self._captured(key)
+        return self.graphs[key]
 
     @property
     def _padding(self) -> dict[str, int]:
         return {"slots": -1, "rows": len(self.newest) - 1}
 
-    def _recorded(self, key: GraphKey) -> Graph:
-        """Record a step of nothing but padding, so that recording leaves no trace in cache or tokens."""
+    def _captured(self, key: GraphKey) -> Graph:
+        """Capture a step of nothing but padding, so that capturing leaves no trace in cache or tokens."""
         width = -(-key.max_seq_len // self.storage.shape.block_size)
         of_rows = dict.fromkeys(("token_ids", "positions", "slots", "rows"), ((key.rows,), np.int64))
         shapes = {**of_rows, "seq_lens": ((key.rows,), np.int32), "block_table": ((key.rows, width), np.int32)}
@@ -143,22 +141,22 @@ class DecodeGraphs:
 
         def step() -> Tensor:
             known, newest = there["token_ids"], self.newest[there["rows"]]
-            tokens = torch.where(known < 0, newest, known).clamp_(min=0)  # a row that failed sampled -1
+            tokens = torch.where(known == PENDING, newest, known).clamp_(min=0)  # a row that failed sampled -1
             return self.model(tokens, there["positions"], PagedAttend(self.storage, metadata, self.backend))
 
-        return Graph(inputs, *self.record(step))
+        return Graph(inputs, *self.capture(step))
 
 
-class CudaRecorder:
-    """Records CUDA graphs, on a stream of their own and into one pool: no two of them run at a time."""
+class CudaCapture:
+    """Captures CUDA graphs, on a stream of their own and into one pool: no two of them run at a time."""
 
     def __init__(self) -> None:
         self.stream, self.pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
 
-    def __call__(self, step: Callable[[], Tensor]) -> tuple[Tensor, Callable[[], object]]:
+    def __call__(self, step: Callable[[], Tensor]) -> tuple[Tensor, Replay]:
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
-            step()  # compiles kernels and lets cuBLAS allocate, neither of which can be recorded
+            step()  # compiles kernels and lets cuBLAS allocate, neither of which can be captured
         torch.cuda.current_stream().wait_stream(self.stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):

@@ -10,7 +10,6 @@ nothing is asynchronous, which is how it is tested.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,9 +19,9 @@ from torch import Tensor
 from labcore.attention.metadata import Backend
 from labcore.attention.step_inputs import HostInputs
 from labcore.attention.upload import upload
-from labcore.core.step_plan import ScheduledRequest, StepOutput, StepPlan
+from labcore.core.step_plan import PENDING, ScheduledRequest, StepOutput, StepPlan
 from labcore.engine.config import CacheConfig, SchedulerConfig
-from labcore.engine.cuda_graphs import DecodeGraphs, Record
+from labcore.engine.cuda_graphs import Capture, DecodeGraphs
 from labcore.engine.device_sampling import NOT_FINITE, Draw, ToHost, draw, new_draw
 from labcore.engine.runner import ModelRunner
 from labcore.engine.stats import StepRecord
@@ -46,7 +45,7 @@ class Launched:
 
 class DeviceRunner(ModelRunner):
     """A ModelRunner in two halves. graphs: replay decoding steps, which needs `backend` to be a TritonAttention;
-    record: as for DecodeGraphs."""
+    capture: as for DecodeGraphs."""
 
     def __init__(
         self,
@@ -57,12 +56,12 @@ class DeviceRunner(ModelRunner):
         backend: Backend | None = None,
         *,
         graphs: bool = False,
-        record: Record | None = None,
+        capture: Capture | None = None,
     ):
         super().__init__(model, storage, scheduler, cache, backend)
         self.draws: dict[str, Draw | None] = {}  # how each request's tokens are drawn, None: on the host
         self.newest = torch.zeros(scheduler.max_num_seqs + 1, dtype=torch.int64, device=self.batch.device)
-        self.graphs = DecodeGraphs(model, storage, scheduler, self.newest, backend, record) if graphs else None
+        self.graphs = DecodeGraphs(model, storage, scheduler, self.newest, backend, capture) if graphs else None
 
     def execute(self, plan: StepPlan, record: StepRecord | None = None) -> StepOutput:
         """Both halves at once."""
@@ -76,7 +75,7 @@ class DeviceRunner(ModelRunner):
             self.forget(plan)
             self.storage.move(plan.moves)
             if plan.scheduled:
-                self._sampled(launched, self._logits(plan.scheduled))
+                self._sampled(launched, self.forward(plan.scheduled))
         return launched
 
     @torch.inference_mode()
@@ -100,8 +99,8 @@ class DeviceRunner(ModelRunner):
         for name in plan.finished:
             self.draws.pop(name, None)
 
-    def _logits(self, scheduled: Sequence[ScheduledRequest]) -> Tensor:
-        """[wanted tokens, vocab] of one pass."""
+    def forward(self, scheduled: list[ScheduledRequest]) -> Tensor:
+        """`ModelRunner.forward`, by a replay where there can be one."""
         host = self.batch.host_inputs(scheduled)
         rows = np.array([self.batch.rows[one.request.request_id] for one in scheduled])
         if self.graphs is not None and self.graphs.fits(host):
@@ -113,7 +112,7 @@ class DeviceRunner(ModelRunner):
 
     def _feed(self, token_ids: Tensor, host: HostInputs, rows: np.ndarray) -> None:
         """Put what was sampled last where the host does not know it yet."""
-        pending = np.flatnonzero(host.token_ids < 0)
+        pending = np.flatnonzero(host.token_ids == PENDING)
         if len(pending):
             rows = np.repeat(rows, np.diff(host.query_start_loc))[pending]
             there = upload({"places": pending, "rows": rows}, token_ids.device)

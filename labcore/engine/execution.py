@@ -1,4 +1,4 @@
-"""What carries out the steps: plain torch; on a GPU fused layers, recorded steps, and a host that is a step ahead."""
+"""What carries out the steps: plain torch; on a GPU fused layers, captured steps, and a host that is a step ahead."""
 
 from __future__ import annotations
 

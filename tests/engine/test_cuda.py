@@ -139,7 +139,7 @@ def test_speculation_and_an_8_bit_cache_run_without_graphs(on_gpu, prompts, expe
     assert [one[0] for one in found] == [one[0] for one in expected]  # what the whole prompt in 8 bits says
 
 
-def test_bf16_graphs_are_what_they_recorded(checkpoint, prompts):
+def test_bf16_graphs_are_what_they_captured(checkpoint, prompts):
     """Batches that fill their bucket, lengths that are split alike: the same kernels, so the same bits."""
     model = load_model(checkpoint, device="cuda", dtype=torch.bfloat16)
     options = {"num_blocks": 200, "max_model_len": 256, "max_num_seqs": 4}

@@ -1,4 +1,4 @@
-"""Recorded steps without a GPU: a "recording" that runs the step again, over the same buffers, into the same logits."""
+"""Captured steps without a GPU: a "capture" that runs the step again, over the same buffers, into the same logits."""
 
 import pytest
 
@@ -28,7 +28,7 @@ PROMPTS, LENGTHS = [[1, 2, 3], [4, 5, 6, 7, 8, 9], [7]], [3, 5, 2]
 
 
 class Rerun:
-    """A recorder for the CPU. replays: how often each recording was repeated."""
+    """A capture for the CPU. replays: how often each was repeated."""
 
     def __init__(self):
         self.replays = []
@@ -47,11 +47,11 @@ class Rerun:
 def engine(**options):
     limits = SchedulerConfig(max_num_seqs=3, max_model_len=48, async_scheduling=True, **options)
     cache = CacheConfig(num_blocks=40, block_size=4)
-    record = Rerun()
+    capture = Rerun()
     storage = new_storage(MODEL, cache)
     storage.keys[:, 1:], storage.values[:, 1:] = torch.nan, torch.nan  # nobody may read what nobody wrote
-    runner = DeviceRunner(fused(MODEL), storage, limits, cache, TritonAttention, graphs=True, record=record)
-    return OverlappedEngine(Scheduler(limits, cache), runner), record
+    runner = DeviceRunner(fused(MODEL), storage, limits, cache, TritonAttention, graphs=True, capture=capture)
+    return OverlappedEngine(Scheduler(limits, cache), runner), capture
 
 
 def serve(core, prompts=PROMPTS, lengths=LENGTHS):
@@ -69,10 +69,10 @@ def serve(core, prompts=PROMPTS, lengths=LENGTHS):
 def test_replayed_steps_give_the_same_answers_and_padding_writes_nowhere():
     """Everything at once, interpreted: fused layers, Triton attention, the sampling kernel, replays, overlap."""
     expected = serve(assemble(MODEL, num_blocks=40, block_size=4))
-    core, record = engine()
+    core, capture = engine()
     assert serve(core) == expected
     assert {key.rows for key in core.runner.graphs.graphs} == {1, 2, 3}  # as the requests ended
-    assert sum(record.replays) == len([step for step in core.stats.steps if step.decode])
+    assert sum(capture.replays) == len([step for step in core.stats.steps if step.decode])
     storage = core.runner.storage
     assert not storage.keys[:, 0].any() and not storage.values[:, 0].any()  # the null block
 
@@ -89,13 +89,15 @@ def test_every_choice_a_kernel_makes_on_the_host_is_in_the_key():
     assert choose_splits(8, 8192, 132) != choose_splits(128, 8192, 132)  # and so have the rows
 
 
-def test_warm_up_records_what_steps_will_need_and_leaves_no_trace():
-    core, record = engine()
-    core.runner.graphs.warm_up([1, 2], [48])
-    assert len(record.replays) == 2 and not core.runner.newest[:-1].any()
+@torch.inference_mode()
+def test_capturing_leaves_no_trace():
+    core, capture = engine()
+    first, second = (core.runner.graphs.graph(GraphKey(rows, 48)) for rows in (2, 1))
+    assert len(capture.replays) == 2 and not core.runner.newest[:-1].any()
     assert core.runner.storage.keys[:, 1:].isnan().all()
     serve(core, PROMPTS[:2], [2, 2])
-    assert record.replays == [1, 0]  # the larger was recorded first
+    assert capture.replays == [1, 0]  # and steps use what is there
+    assert [first, second] == [*core.runner.graphs.graphs.values()]
 
 
 @given(most=st.integers(1, 1000))

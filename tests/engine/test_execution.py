@@ -71,7 +71,7 @@ def test_a_switch_that_cannot_be_on_says_why(monkeypatch, device, given, message
 
 
 @pytest.mark.parametrize(
-    ("options", "recorded"),
+    ("options", "captured"),
     [
         ({}, True),
         ({"kv_cache_dtype": "float16"}, False),
@@ -80,7 +80,7 @@ def test_a_switch_that_cannot_be_on_says_why(monkeypatch, device, given, message
         ({"layers": torch.nn.Identity}, False),
     ],
 )
-def test_steps_are_recorded_only_where_padding_writes_nowhere(monkeypatch, options, recorded):
+def test_steps_are_captured_only_where_padding_writes_nowhere(monkeypatch, options, captured):
     """Slot -1 is skipped by the kernel that fused layers store with, if the cache has their type; by nothing else."""
     monkeypatch.setattr(ExecutionConfig, "on", lambda self, device, shape: ExecutionConfig(True, True))
     monkeypatch.setattr("labcore.engine.device_runner.DecodeGraphs", lambda *args: "graphs")
@@ -88,7 +88,7 @@ def test_steps_are_recorded_only_where_padding_writes_nowhere(monkeypatch, optio
     if layers := options.pop("layers", None):
         model.layers.append(layers())
     core = assemble(model, async_scheduling=True, **SMALL, **options)
-    assert (core.runner.graphs is not None) == recorded
+    assert (core.runner.graphs is not None) == captured
 
 
 def test_random_models_are_reproducible_and_tied_where_the_shape_says_so():
