@@ -32,7 +32,7 @@ from triton.compiler import ASTSource
 
 from labcore.core.errors import InputError
 from labcore.core.files import atomic_write
-from labcore.kernels._compat import interpreting
+from labcore.kernels._compat import has_mma, interpreting
 
 RESOURCES = Path(__file__).with_name("resources.json")
 CHIPS = {75: "T4", 80: "A100", 89: "L4", 90: "H200"}
@@ -89,6 +89,12 @@ class Variant:
         """What distinguishes it, in a form JSON can hold."""
         values = {key: value for key, value in self.constexprs.items() if isinstance(value, (int, float, str))}
         return dict(sorted(values.items())) | self.options
+
+
+def half(cc: tuple[int, int]) -> str:
+    """The 16-bit type, as Triton writes it, in which variants for a chip of capability cc are compiled: fp16 where
+    there are no tensor cores for bf16 (Turing)."""
+    return "bf16" if has_mma(cc) else "fp16"
 
 
 ALL, FIRST, SLICE = "all", "first", "slice"  # every variant; each kernel's first; of those, what a quick test takes

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose
-from labcore.kernels._compile import Variant
+from labcore.kernels._compile import Variant, half
 from labcore.kernels._config import pick, rules
 
 
@@ -61,7 +61,7 @@ def silu_mul(gate_up: Tensor, *, out: Tensor | None = None, backend: str = "auto
 
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     """What is compiled for a chip of capability cc."""
-    kind = "*bf16" if cc >= (8, 0) else "*fp16"
+    kind = f"*{half(cc)}"
     for _, launch in rules("silu_mul", cc):
         types = {"gate_up_ptr": kind, "out_ptr": kind}
         yield Variant.of(f"block {launch['BLOCK']}", _silu_mul_kernel, types, launch, WIDTH=14336)

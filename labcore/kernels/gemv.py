@@ -29,8 +29,10 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose
-from labcore.kernels._compile import Variant
+from labcore.kernels._compile import Variant, half
 from labcore.kernels._config import pick, rules
+
+LONG = 8192  # inputs: from here on narrow tiles, of which a program reads many, are faster than few wide ones
 
 
 def gemv_reference(
@@ -128,9 +130,6 @@ def gemv(
     return out
 
 
-LONG = 8192  # inputs: from here on narrow tiles, of which a program reads many, are faster than few wide ones
-
-
 def _check(x: Tensor, weight: Tensor, norm, residual, out, n: int, gated: bool) -> None:
     if x.dim() != 2 or len(x) != 1 or weight.dim() != 2 or weight.shape[1] != x.shape[1] or (gated and len(weight) % 2):
         raise InputError(f"x {tuple(x.shape)}, weight {tuple(weight.shape)}: pass [1, K] and [N, K], N even if gated")
@@ -145,7 +144,7 @@ def _check(x: Tensor, weight: Tensor, norm, residual, out, n: int, gated: bool) 
 
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     """What is compiled for a chip of capability cc."""
-    kind = "*bf16" if cc >= (8, 0) else "*fp16"
+    kind = f"*{half(cc)}"
     types = dict.fromkeys(("x_ptr", "weight_ptr", "norm_ptr", "y_ptr"), kind) | {"n": "i32", "eps": "fp32"}
     for where, launch in rules("gemv", cc):
         gated, name = where.get("gated", False), ", ".join(where) or "any"

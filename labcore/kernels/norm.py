@@ -19,7 +19,7 @@ from torch import Tensor
 
 from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose
-from labcore.kernels._compile import Variant
+from labcore.kernels._compile import Variant, half
 from labcore.kernels._config import pick, rules
 
 WIDEST = 16384  # columns that a program's registers hold
@@ -120,24 +120,16 @@ def _kind(tensor: Tensor) -> str:
 
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     """What is compiled for a chip of capability cc."""
-    kind = "*bf16" if cc >= (8, 0) else "*fp16"
+    kind = f"*{half(cc)}"
     types = {"x_ptr": kind, "residual_ptr": kind, "weight_ptr": kind, "out_ptr": kind, "eps": "fp32"}
     types |= {"rows": "i32", "x_stride": "i32:16"}
     for where, launch in rules("rms_norm", cc):
         width = where["width"][-1]
         name = f"width {width}{', many rows' * ('many_rows' in where)}"
-        yield Variant.of(name, _rms_norm_kernel, types, launch, WIDTH=width, ADD=True, BLOCK=width)
-        plain = {key: value for key, value in types.items() if key != "residual_ptr"}
-        yield Variant.of(
-            f"{name}, no residual",
-            _rms_norm_kernel,
-            plain,
-            launch,
-            residual_ptr=None,
-            WIDTH=width,
-            ADD=False,
-            BLOCK=width,
-        )
+        size = {"WIDTH": width, "BLOCK": width}
+        yield Variant.of(name, _rms_norm_kernel, types, launch, ADD=True, **size)
+        plain, name = {key: value for key, value in types.items() if key != "residual_ptr"}, f"{name}, no residual"
+        yield Variant.of(name, _rms_norm_kernel, plain, launch, residual_ptr=None, ADD=False, **size)
 
 
 def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:

@@ -20,7 +20,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose, early_launch, has_early
-from labcore.kernels._compile import Variant
+from labcore.kernels._compile import Variant, half
 from labcore.kernels._config import pick, rules
 from labcore.kernels.norm import rms_norm_reference
 
@@ -266,7 +266,7 @@ def _check_caches(qkv: Tensor, k_cache, v_cache, slots: Tensor, q_weight, k_weig
 
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     """What is compiled for a chip of capability cc: Llama 3 8B's heads, and Qwen3's, which it normalizes."""
-    kind = "*bf16" if cc >= (8, 0) else "*fp16"
+    kind = f"*{half(cc)}"
     angles = {"cos_ptr": kind, "sin_ptr": kind, "position_ptr": "*i64"}
     apart = angles | {"q_ptr": kind, "k_ptr": kind, "q_stride": "i32:16", "k_stride": "i32:16"}
     joint = angles | {"qkv_ptr": kind, "slot_ptr": "*i64", "k_cache_ptr": kind, "v_cache_ptr": kind}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose
-from labcore.kernels._compile import Variant
+from labcore.kernels._compile import Variant, half
 from labcore.kernels._config import pick, rules
 from labcore.kernels.online_softmax import online_softmax_step
 
@@ -85,5 +85,5 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     """What is compiled for a chip of capability cc."""
     types = {"temperature_ptr": "*fp32", "out_ptr": "*fp32", "columns": "i32:16", "stride": "i32:16"}
     for _, launch in rules("softmax", cc):
-        for kind in ("fp32", "fp16" if cc < (8, 0) else "bf16"):
+        for kind in ("fp32", half(cc)):
             yield Variant.of(kind, _softmax_kernel, types | {"logits_ptr": f"*{kind}"}, launch)
