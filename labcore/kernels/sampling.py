@@ -19,16 +19,16 @@ from torch import Tensor
 
 from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose
-from labcore.kernels._compile import Variant
+from labcore.kernels._compile import Variant, half
 from labcore.kernels._config import pick, rules
 from labcore.kernels.softmax import check_logits, per_row
-from labcore.kernels.truncation import kept, mask_top_k_top_p, thresholds
+from labcore.kernels.truncation import kept, mask_top_k_top_p, thresholds, without_nan
 
 __all__ = ["mask_top_k_top_p", "sample", "sample_reference"]
 
 TILE = 2048
 LARGEST_VOCABULARY = 1024 * TILE
-TOKENS, TILES = 0, 1  # which of a request's two streams of random numbers
+OF_TOKENS, OF_TILES = tl.constexpr(0), tl.constexpr(1)  # a request's two streams of random numbers
 
 
 def philox(seed: Tensor, position: Tensor, stream: int, index: Tensor) -> Tensor:
@@ -65,9 +65,9 @@ def sample_reference(logits: Tensor, temperature: Tensor, seed: Tensor, position
     tiles = torch.nn.functional.pad(logits, (0, count * TILE - logits.shape[1]), value=-torch.inf).view(-1, count, TILE)
     scaled = tiles / temperature.where(temperature > 0, 1)[:, None, None]
     number = torch.arange(count * TILE, device=logits.device)
-    drawn = scaled.logsumexp(-1) + gumbel_reference(seed, position, TILES, number[:count])
+    drawn = scaled.logsumexp(-1) + gumbel_reference(seed, position, OF_TILES.value, number[:count])
     tile = drawn.argmax(-1)
-    noise = gumbel_reference(seed, position, TOKENS, number).view(scaled.shape)
+    noise = gumbel_reference(seed, position, OF_TOKENS.value, number).view(scaled.shape)
     rows = torch.arange(len(logits), device=logits.device)
     token = tile * TILE + (scaled + noise)[rows, tile].argmax(-1)
     best, greedy = logits.max(-1)
@@ -98,7 +98,7 @@ def _load_tile(logits_ptr, row, stride, token, vocab, threshold_ptr, last_ptr):
     x = tl.load(logits_ptr + row * stride + token, mask=token < vocab, other=float("-inf")).to(tl.float32)
     if threshold_ptr is not None:
         x = tl.where(kept(x, token, tl.load(threshold_ptr + row), tl.load(last_ptr + row)), x, float("-inf"))
-    return tl.minimum(tl.where(x == x, x, float("-inf")), 3.3895314e38)  # inf - inf would be NaN
+    return without_nan(x)
 
 
 @triton.jit
@@ -130,13 +130,14 @@ def _draw_kernel(
     row, tile = tl.program_id(0).to(tl.int64), tl.arange(0, TILES)
     temperature = tl.load(temperature_ptr + row)
     seed, position = tl.load(seed_ptr + row), tl.load(position_ptr + row).to(tl.int32)
-    noise = _gumbel(seed, position, 1, tile)
+    noise = _gumbel(seed, position, OF_TILES, tile)
     score = tl.load(score_ptr + row * tiles + tile, mask=tile < tiles, other=float("-inf"))
     if temperature > 0:
         _, winner = _first_best(score + noise, tile)
         token = winner * TILE + tl.arange(0, TILE)
         x = _load_tile(logits_ptr, row, stride, token, vocab, threshold_ptr, last_ptr)
-        best, answer = _first_best(x * (1.4426950408889634 / temperature) + _gumbel(seed, position, 0, token), token)
+        scaled = x * (1.4426950408889634 / temperature)
+        best, answer = _first_best(scaled + _gumbel(seed, position, OF_TOKENS, token), token)
     else:
         best, winner = _first_best(score, tile)
         answer = tl.load(index_ptr + row * tiles + winner)
@@ -196,7 +197,7 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     """What is compiled for a chip of capability cc: Llama 3's vocabulary, cut by top-k and top-p or not."""
     between = {"score_ptr": "*fp32", "index_ptr": "*i32", "vocab": "i32:16", "stride": "i32:16", "tiles": "i32"}
     whole, cut = {"threshold_ptr": None, "last_ptr": None}, {"threshold_ptr": "*fp32", "last_ptr": "*i32"}
-    for kind in ("fp32", "fp16" if cc < (8, 0) else "bf16"):
+    for kind in ("fp32", half(cc)):
         types = between | {"logits_ptr": f"*{kind}", "temperature_ptr": "*fp32"}
         draw = types | {"seed_ptr": "*i64", "position_ptr": "*i64", "out_ptr": "*i64"}
         for _, launch in rules("tiles", cc):

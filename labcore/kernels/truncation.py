@@ -26,6 +26,8 @@ from labcore.kernels.softmax import check_logits, per_row
 
 STAGES = tl.constexpr(8)  # tiles on their way from memory while one is counted: a row is read by one program alone
 
+LARGEST = tl.constexpr(3.3895314e38)  # finite number of bf16
+
 ZERO_BITS = {torch.float32: 0, torch.float16: 13, torch.bfloat16: 16}  # at the end of such a number as float32
 
 
@@ -52,6 +54,12 @@ def kept(x, token, threshold, last):
 
 
 @triton.jit
+def without_nan(x):
+    """fp32 logits x with NaN as -inf, and +inf as LARGEST, since inf - inf would be NaN again."""
+    return tl.minimum(tl.where(x == x, x, float("-inf")), LARGEST)
+
+
+@triton.jit
 def _key(x, LOW: tl.constexpr):
     """An int32 that orders as the fp32 numbers x do. LOW: last bits of x, 0 because it was bf16 (16) or fp16 (13)."""
     bits = (x + 0.0).to(tl.int32, bitcast=True)  # -0 + 0 = 0
@@ -67,13 +75,13 @@ def _number(key, LOW: tl.constexpr):
 
 @triton.jit
 def _load(row_ptr, start, vocab, LOW: tl.constexpr, BLOCK: tl.constexpr):
-    """fp32 logits of the next BLOCK tokens (NaN as -inf, +inf as bf16's largest), their keys, their indices.
+    """fp32 logits of the next BLOCK tokens (`without_nan`), their keys, their indices.
 
     Past the vocabulary the logit is -inf and the key below all others.
     """
     token = start + tl.arange(0, BLOCK)
     x = tl.load(row_ptr + token, mask=token < vocab, other=float("-inf")).to(tl.float32)
-    x = tl.minimum(tl.where(x == x, x, float("-inf")), 3.3895314e38)
+    x = without_nan(x)
     return x, tl.where(token < vocab, _key(x, LOW), -2147483648), token
 
 
@@ -130,7 +138,7 @@ def _search(
     thirds, so there are seldom more than a few.
     """
     while (high - low > 1) & (n_low - n_high > 1) & (n_low > count):
-        bottom, top = tl.maximum(_number(low, LOW), -3.3895314e38), _number(high - 1, LOW)
+        bottom, top = tl.maximum(_number(low, LOW), -LARGEST), _number(high - 1, LOW)
         a = (low + high) >> 1
         b = tl.minimum(tl.maximum(_key(bottom * 0.6666667 + top * 0.3333333, LOW).to(tl.int64), low + 1), high - 1)
         c = tl.minimum(tl.maximum(_key(bottom * 0.3333333 + top * 0.6666667, LOW).to(tl.int64), low + 1), high - 1)

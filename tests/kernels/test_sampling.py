@@ -5,7 +5,7 @@ import torch
 
 from labcore.core.errors import InputError
 from labcore.kernels import sampling
-from labcore.kernels.sampling import TILE, TILES, TOKENS, gumbel_reference, philox, sample, sample_reference
+from labcore.kernels.sampling import OF_TILES, OF_TOKENS, TILE, gumbel_reference, philox, sample, sample_reference
 from tests.kernels.checks import DTYPES
 
 
@@ -23,23 +23,23 @@ def test_philox_is_random123s():
 
 
 def test_philox_depends_on_each_of_its_words():
-    base = philox(integers(5), integers(9), TOKENS, integers(3))
+    base = philox(integers(5), integers(9), OF_TOKENS.value, integers(3))
     for other in [
-        philox(integers(6), integers(9), TOKENS, integers(3)),
-        philox(integers(5 + 2**32), integers(9), TOKENS, integers(3)),
-        philox(integers(5), integers(10), TOKENS, integers(3)),
-        philox(integers(5), integers(9), TILES, integers(3)),
-        philox(integers(5), integers(9), TOKENS, integers(4)),
+        philox(integers(6), integers(9), OF_TOKENS.value, integers(3)),
+        philox(integers(5 + 2**32), integers(9), OF_TOKENS.value, integers(3)),
+        philox(integers(5), integers(10), OF_TOKENS.value, integers(3)),
+        philox(integers(5), integers(9), OF_TILES.value, integers(3)),
+        philox(integers(5), integers(9), OF_TOKENS.value, integers(4)),
     ]:
         assert other != base
-    words = philox(integers(1), integers(1), TOKENS, torch.arange(20_000))
+    words = philox(integers(1), integers(1), OF_TOKENS.value, torch.arange(20_000))
     bits = words[0, :, None] >> torch.arange(32) & 1
     assert ((bits.double().mean(0) - 0.5).abs() < 0.02).all()
 
 
 def test_gumbel_numbers_have_their_law():
     """Mean 0.5772, variance π²/6, and the tail that small exponentials make."""
-    numbers = gumbel_reference(integers(3), integers(4), TOKENS, torch.arange(200_000))
+    numbers = gumbel_reference(integers(3), integers(4), OF_TOKENS.value, torch.arange(200_000))
     assert abs(numbers.mean() - 0.57722) < 0.01 and abs(numbers.var() - 1.64493) < 0.03
     assert numbers.isfinite().all() and numbers.max() > 10
 
