@@ -34,6 +34,12 @@ def _capability(index: int) -> tuple[int, int]:
     return torch.cuda.get_device_capability(index)
 
 
+@functools.cache
+def multiprocessors(device: torch.device) -> int:
+    """Of a GPU; in the interpreter a small number, so that its tests split."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
+
+
 def has_mma(cc: tuple[int, int] | None) -> bool:
     """Tensor cores that Triton (3.3 and later) can use: Ampere and newer."""
     return cc is not None and cc >= (8, 0)

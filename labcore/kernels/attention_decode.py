@@ -8,13 +8,10 @@ merge into the state of both shares together, exactly and in any order, which is
 All queries of a KV head are served by one program, so each key and value is read once. Only that matters here: with
 4 FLOP to a byte the kernel is as fast as its reads are, and what the launch choices have to keep up is bytes in flight.
 
-Sources: Flash-Decoding, pytorch.org/blog/flash-decoding; FlashAttention-3, hopper/heuristics.h (num_splits_heuristic);
-FlashInfer, merge_states.
+Source: Flash-Decoding, pytorch.org/blog/flash-decoding. How many shares: `splits`; the merge: `merge_states`.
 """
 
-import functools
 import itertools
-import math
 from collections.abc import Iterator
 
 import torch
@@ -23,26 +20,15 @@ import triton.language as tl
 from torch import Tensor
 
 from labcore.core.errors import InputError
-from labcore.kernels._compat import capability, choose, has_mma
+from labcore.kernels._compat import capability, choose, has_mma, multiprocessors
 from labcore.kernels._compile import Variant
-from labcore.kernels._config import pick, rules
+from labcore.kernels._config import pick
+from labcore.kernels.merge_states import State, merge
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
 from labcore.kernels.paging import NO_WINDOW, check_cache, check_options, check_requests, gather, output_like, slots_of
+from labcore.kernels.splits import choose_splits, room_for_states, share_of
 
-State = tuple[Tensor, Tensor]  # o [..., head_dim], lse [...]
 FEW_KEYS = 384  # of a share: here the latency of its first tiles counts, and more of them should be under way
-SHORTEST_SHARE = 256  # keys: 128 KB of bf16 at head_dim 128, against 4 KB of states to write and read back
-
-
-# [book: merge-states]
-def merge_states_reference(o: Tensor, lse: Tensor) -> State:
-    """The specification. o [n, ..., D], lse [n, ...] -> o [..., D], lse [...]: each o weighs exp(lse)."""
-    total = lse.logsumexp(0)
-    weights = (lse - total.clamp(min=torch.finfo(lse.dtype).min)).exp()  # of nothing but empty states: zeros
-    return (weights[..., None] * o).sum(0), total
-
-
-# [/book]
 
 
 def paged_decode_reference(
@@ -62,52 +48,7 @@ def paged_decode_reference(
     return o, lse
 
 
-# [book: choose-splits]
-@functools.lru_cache(maxsize=1024)
-def choose_splits(
-    programs: int,
-    longest: int,
-    multiprocessors: int,
-    *,
-    per_multiprocessor: int = 4,
-    least: int = SHORTEST_SHARE,
-    most: int = 8192,
-) -> int:
-    """Into how many shares to divide the keys of each request.
-
-    programs: requests times KV heads, what runs side by side without any split. longest: keys of the longest request.
-    FlashAttention-3's rule: none if the programs fill 80 % of the GPU, else the fewest whose last wave is nearly (85 %
-    of the best possible) full; here a wave is all the programs that are resident at a time. No share is shorter than
-    `least` keys, which a merge would not repay, and none longer than `most`: the lengths of a batch differ, and one
-    long request must not end up alone with a few multiprocessors.
-    """
-    slots = multiprocessors * per_multiprocessor
-    fewest = max(1, -(-longest // most))
-    if programs * fewest >= 0.8 * slots:
-        return fewest
-    candidates = range(fewest, max(fewest, longest // least) + 1)
-    waves = [programs * splits / slots for splits in candidates]
-    fullness = [wave / math.ceil(wave) for wave in waves]
-    return next(splits for splits, full in zip(candidates, fullness, strict=True) if full >= 0.85 * max(fullness))
-
-
-# [/book]
-
-
 # [book: decode-kernel]
-@triton.jit
-def share_of(split, num_splits, first, last, least, BLOCK_T: tl.constexpr):
-    """The keys [begin, end) of one split: [first, last) in equal shares of whole tiles, none smaller than `least`.
-
-    If num_splits · least covers all keys, every share has exactly `least`: where a request is cut, and so every
-    rounding, then depends on its own length alone.
-    """
-    size = tl.maximum(tl.cdiv(last - first, num_splits), least)
-    size = tl.cdiv(size, BLOCK_T) * BLOCK_T
-    begin = first + split * size
-    return begin, tl.minimum(begin + size, last)
-
-
 @triton.jit
 def attend_share(
     q_ptr, k_ptr, v_ptr, table_ptr, seq_lens_ptr, q_stride, table_stride, least, window, scale_log2,
@@ -200,102 +141,6 @@ def _decode_vector_kernel(
 
 
 # [/book]
-
-
-# [book: merge-kernel]
-@triton.jit
-def merged(o_ptr, lse_ptr, first, step, n, width, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr):
-    """o [BLOCK_D] and lse [1] of the n states in rows first, first + step, ... An empty one has any o.
-
-    They are taken BLOCK_N at a time, whatever n is: empty states add exact zeros, and the sums keep their order.
-    """
-    d = tl.arange(0, BLOCK_D)
-    best, total = tl.full([1], float("-inf"), tl.float32), tl.zeros([1], tl.float32)
-    acc = tl.zeros([BLOCK_D], tl.float32)
-    for begin in range(0, n, BLOCK_N):
-        state = begin + tl.arange(0, BLOCK_N)
-        row = first + state * step
-        lse = tl.load(lse_ptr + row, mask=state < n, other=float("-inf"), cache_modifier=".cg")
-        new_best = tl.maximum(best, tl.max(lse, 0))
-        shift = tl.where(new_best == float("-inf"), 0.0, new_best)
-        weights, decay = tl.exp(lse - shift), tl.exp(best - shift)  # exp(0) is 1: a state alone keeps its bits
-        here = (state < n)[:, None] & (d < width)[None, :]  # not "weights > 0": that would have to wait for lse
-        o = tl.load(o_ptr + row[:, None] * width + d[None, :], mask=here, other=0.0, cache_modifier=".cg")
-        o = tl.where((weights > 0)[:, None], o.to(tl.float32), 0.0)  # nobody may have written the o of an empty state
-        acc = acc * decay + tl.sum(weights[:, None] * o, 0)
-        total = total * decay + tl.sum(weights, 0)
-        best = new_best
-    total = tl.where(total > 0, total, 1.0)
-    return acc / total, best + tl.log(total)
-
-
-@triton.jit(do_not_specialize=("n", "step"))
-def _merge_kernel(
-    o_ptr, lse_ptr, out_ptr, out_lse_ptr, n, step, width, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr
-):  # fmt: skip
-    """Program `row` merges the states of one row."""
-    row, d = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK_D)
-    o, lse = merged(o_ptr, lse_ptr, row // step * step * n + row % step, step, n, width, BLOCK_N, BLOCK_D)
-    tl.store(out_ptr + row * width + d, o.to(out_ptr.dtype.element_ty), mask=d < width)
-    tl.store(out_lse_ptr + row + tl.arange(0, 1), lse)
-
-
-# [/book]
-
-
-def merge_states(o: Tensor, lse: Tensor, *, backend: str = "auto") -> State:
-    """The state over n disjoint sets of keys together, from the state over each.
-
-    o [n, ..., D], lse fp32 [n, ...] (natural logarithm) -> o [..., D] in the same dtype, lse [...]. The order of the n
-    changes no more than roundings. An empty state has lse -inf, and its o may be anything.
-    """
-    if not o.shape[:-1] == lse.shape or lse.dtype != torch.float32 or not len(lse):
-        raise InputError(f"o {tuple(o.shape)}, lse {lse.dtype} {tuple(lse.shape)}: pass [n, ..., D] and fp32 [n, ...]")
-    if choose(backend, o, what="merge_states") == "torch":
-        whole, total = merge_states_reference(o.float().where(lse[..., None] > -torch.inf, 0.0), lse)
-        return whole.to(o.dtype), total
-    return merge(o.contiguous(), lse.contiguous(), torch.empty_like(o[0]), lse[0].numel())
-
-
-def merge(o: Tensor, lse: Tensor, out: Tensor, step: int) -> State:
-    """`merge_states` into `out` [rows, ..., D]; row r has its states at r // step · step · n + r % step + i · step.
-
-    So `step` tells the two layouts apart: all rows for states [n, rows], the heads for states [tokens, n, heads].
-    """
-    out_lse = torch.empty(out.shape[:-1], dtype=torch.float32, device=out.device)
-    rows, width = out_lse.numel(), out.shape[-1]
-    if rows:
-        launch = pick("merge", capability(out.device))
-        states = lse.numel() // rows
-        _merge_kernel[(rows,)](
-            o, lse, out, out_lse, states, step, width, BLOCK_D=triton.next_power_of_2(width), **launch
-        )
-    return out, out_lse
-
-
-def workspace_size(tokens: int, n_heads: int, head_dim: int, num_splits: int) -> int:
-    """float32 elements that hold the states of num_splits shares of each query; without splits none are needed."""
-    return num_splits * tokens * n_heads * (head_dim + 1) if num_splits > 1 else 0
-
-
-def room_for_states(workspace: Tensor | None, q: Tensor, num_splits: int) -> State:
-    """o [tokens, num_splits, n_heads, head_dim] and lse for each query of q: in `workspace`, or newly allocated."""
-    tokens, n_heads, size = q.shape
-    need, states = workspace_size(tokens, n_heads, size, num_splits), (tokens, num_splits, n_heads)
-    if workspace is None:
-        workspace = torch.empty(need, dtype=torch.float32, device=q.device)
-    if workspace.dtype != torch.float32 or workspace.dim() != 1 or len(workspace) < need:
-        raise InputError(
-            f"workspace is {workspace.dtype} {tuple(workspace.shape)}: pass {need} float32 (workspace_size)"
-        )
-    outputs = math.prod(states) * size
-    return workspace[:outputs].view(*states, size), workspace[outputs:need].view(states)
-
-
-@functools.cache
-def multiprocessors(device: torch.device) -> int:
-    """Of a GPU; in the interpreter a small number, so that its tests split."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
 
 
 def pick_decode(kind: str, cc: tuple[int, int] | None, head_dim: int, group: int, share: int) -> dict[str, int]:
@@ -404,23 +249,14 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
         yield variant("decode", half, 128, page=128)
     for size in (128, 64, 256):
         yield variant("decode_vector", "*fp32" if has_mma(cc) else half, size)
-    for _, launch in rules("merge", cc):
-        types = {"o_ptr": "*fp32", "lse_ptr": "*fp32", "out_ptr": half, "out_lse_ptr": "*fp32"}
-        types |= {"n": "i32", "step": "i32", "width": "i32:16"}
-        for size in (128, 64, 256):
-            yield Variant.of(f"merge, head_dim {size}", _merge_kernel, types, launch, BLOCK_D=size)
 
 
 def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
-    """Launch choices worth trying for "decode", "decode_vector", "merge" or "splits"; none spills at head_dim 128."""
+    """Launch choices worth trying for "decode", "decode_vector" or "splits"; none spills at head_dim 128."""
     if kind == "splits":
         for resident in (2, 4, 6, 8, 12, 16):
             for least in (128, 256, 512):
                 yield {"per_multiprocessor": resident, "least": least}
-        return
-    if kind == "merge":
-        for block, warps in ((32, 4), (16, 2), (32, 2), (64, 4), (64, 8)):
-            yield {"BLOCK_N": block, "num_warps": warps, "num_stages": 1}
         return
     if kind == "decode_vector":
         tried = [(64, 4, 1), (32, 4, 1), (32, 2, 1), (64, 8, 1)]

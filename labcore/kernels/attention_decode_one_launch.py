@@ -21,21 +21,14 @@ import triton.language as tl
 from torch import Tensor
 
 from labcore.core.errors import InputError
-from labcore.kernels._compat import capability, choose, has_mma
+from labcore.kernels._compat import capability, choose, has_mma, multiprocessors
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick
-from labcore.kernels.attention_decode import (
-    FEW_KEYS,
-    attend_share,
-    choose_splits,
-    merged,
-    multiprocessors,
-    paged_decode,
-    pick_decode,
-    room_for_states,
-)
+from labcore.kernels.attention_decode import FEW_KEYS, attend_share, paged_decode, pick_decode
+from labcore.kernels.merge_states import merged
 from labcore.kernels.online_softmax import LOG2_E
 from labcore.kernels.paging import check_cache, check_options, check_requests, output_like
+from labcore.kernels.splits import choose_splits, room_for_states
 
 
 # [book: one-launch]

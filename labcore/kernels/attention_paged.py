@@ -19,20 +19,14 @@ import triton.language as tl
 from torch import Tensor
 
 from labcore.core.errors import InputError
-from labcore.kernels._compat import capability, choose, has_mma
+from labcore.kernels._compat import capability, choose, has_mma, multiprocessors
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick
-from labcore.kernels.attention_decode import (
-    State,
-    choose_splits,
-    merge,
-    multiprocessors,
-    room_for_states,
-    share_of,
-)
 from labcore.kernels.attention_prefill import attention_varlen_reference, sequence_of_tile
+from labcore.kernels.merge_states import State, merge
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
 from labcore.kernels.paging import NO_WINDOW, check_cache, check_options, check_requests, gather, output_like, slots_of
+from labcore.kernels.splits import choose_splits, room_for_states, share_of
 
 
 def paged_attention_reference(

@@ -20,10 +20,9 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from labcore.core.errors import InputError
 from labcore.formats import scaled_fp8
 from labcore.formats.uniform import Uniform
-from labcore.kernels._compat import capability, choose, has_fp8, has_mma
+from labcore.kernels._compat import capability, choose, has_fp8, has_mma, multiprocessors
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
-from labcore.kernels.attention_decode import multiprocessors
 
 KINDS = {"fp8": torch.float8_e4m3fn, "int8": torch.int8}
 BLOCK = 128  # columns, and rows of b, that share a scale in the block format

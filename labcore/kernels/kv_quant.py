@@ -17,23 +17,16 @@ import triton.language as tl
 from torch import Tensor
 
 from labcore.core.errors import InputError
-from labcore.kernels._compat import capability, choose, has_mma
+from labcore.kernels._compat import capability, choose, has_mma, multiprocessors
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
-from labcore.kernels.attention_decode import (
-    SHORTEST_SHARE,
-    State,
-    choose_splits,
-    merge,
-    multiprocessors,
-    paged_decode_reference,
-    room_for_states,
-    share_of,
-)
+from labcore.kernels.attention_decode import paged_decode_reference
 from labcore.kernels.kv_quant_cache import TRITON_TYPES, QuantKV, kinds_for, write_kv_quant
 from labcore.kernels.kv_quant_planes import add_products, planes, sum_of_products
+from labcore.kernels.merge_states import State, merge
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
 from labcore.kernels.paging import NO_WINDOW, check_requests
+from labcore.kernels.splits import choose_splits, room_for_states, share_of
 
 __all__ = ["QuantKV", "paged_decode_quant", "write_kv_quant"]
 
@@ -259,7 +252,7 @@ def paged_decode_quant(
     launch = pick(kind, cc, head_dim=size, codes=cache.kind) if launch is None else launch
     if num_splits is None:
         longest = min(max_seq_len or block_table.shape[1] * page, window or NO_WINDOW)
-        num_splits = choose_splits(requests * n_kv_heads, longest, multiprocessors(q.device), least=SHORTEST_SHARE)
+        num_splits = choose_splits(requests * n_kv_heads, longest, multiprocessors(q.device))
     q = q if q.stride()[1:] == (size, 1) else q.contiguous()
     if num_splits > 1:
         o, lse = room_for_states(workspace, q, num_splits)

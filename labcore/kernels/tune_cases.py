@@ -144,7 +144,7 @@ CASES = [
     Case("splits b2", "splits", "attention_decode", lambda run: _decode(run, "b2"), like="splits b1"),
     Case("splits b3", "splits", "attention_decode", lambda run: _decode(run, "b3"), short=True, like="splits b1"),
     Case("splits b4", "splits", "attention_decode", lambda run: _decode(run, "b4"), short=True, like="splits b1"),
-    Case("merge b2", "merge", "attention_decode", lambda run: _decode(run, "b2")),
+    Case("merge b2", "merge", "merge_states", lambda run: _decode(run, "b2")),
     Case("paged c2", "paged", "attention_paged", lambda run: _paged(run, True), _rows_fit(1, 16)),
     Case("paged c1", "paged", "attention_paged", lambda run: _paged(run, False), _rows_fit(17, 256)),
     Case("norm g1", "rms_norm", "norm", _norm),

@@ -25,10 +25,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from labcore.core.errors import InputError
-from labcore.kernels._compat import capability, choose, has_mma
+from labcore.kernels._compat import capability, choose, has_mma, multiprocessors
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
-from labcore.kernels.attention_decode import multiprocessors
 from labcore.kernels.w4_weight import GROUPS, SHORTEST, W4Weight
 
 MANY_TOKENS = 512  # from here on a dequantized copy is written once and read by cuBLAS

@@ -19,7 +19,7 @@ from labcore.engine.cuda_graphs import SHORTEST, GraphKey, length_bucket, row_bu
 from labcore.engine.device_runner import DeviceRunner  # noqa: E402
 from labcore.engine.overlap import OverlappedEngine  # noqa: E402
 from labcore.engine.scheduler import Scheduler  # noqa: E402
-from labcore.kernels.attention_decode import choose_splits  # noqa: E402
+from labcore.kernels.splits import choose_splits  # noqa: E402
 from labcore.model.fused import fused  # noqa: E402
 from tests.model.tiny import tiny_model  # noqa: E402
 

@@ -1,6 +1,4 @@
-"""Split-KV decode over a paged cache, merging of states, and the choice of splits."""
-
-import math
+"""Split-KV decode over a paged cache."""
 
 import pytest
 
@@ -11,14 +9,8 @@ from hypothesis import Phase, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from labcore.core.errors import InputError  # noqa: E402
-from labcore.kernels.attention_decode import (  # noqa: E402
-    choose_splits,
-    merge_states,
-    merge_states_reference,
-    paged_decode,
-    paged_decode_reference,
-    workspace_size,
-)
+from labcore.kernels.attention_decode import paged_decode, paged_decode_reference  # noqa: E402
+from labcore.kernels.splits import workspace_size  # noqa: E402
 from tests.kernels.checks import DEVICE, DTYPES, close_as_torch, poisoned  # noqa: E402
 from tests.kernels.paged_cases import by_torch, paged_case, queries  # noqa: E402
 
@@ -197,94 +189,6 @@ def test_head_sizes_that_are_no_powers_of_two_are_named():
     case = paged_case([5], head_dim=80)
     with pytest.raises(InputError, match="head_dim=80: the kernels take powers of two"):
         paged_decode(queries(1, 2, 80), *case.where)
-
-
-# merging
-
-
-def parts_of(scores, values, cuts):
-    """(o, lse) of each part of the keys [keys, ...]: the direct softmax over it."""
-    states = [
-        (torch.einsum("kr,krd->rd", part.softmax(0), value), part.logsumexp(0))
-        for part, value in zip(scores.tensor_split(cuts), values.tensor_split(cuts), strict=True)
-    ]
-    return tuple(torch.stack(side) for side in zip(*states, strict=True))
-
-
-def test_merging_is_the_softmax_over_all_keys(device):
-    torch.manual_seed(0)
-    scores, values = 3 * torch.randn(100, 6), torch.randn(100, 6, 80)
-    (exact,), (exact_lse,) = parts_of(scores.double(), values.double(), [])
-    for cuts in ([50], [1, 2, 99], list(range(10, 100, 10))):  # more parts than the interpreter's tile
-        o, lse = (side.float().to(device) for side in parts_of(scores.double(), values.double(), cuts))
-        for backend in ("triton", "torch"):
-            merged, total = merge_states(o, lse, backend=backend)
-            torch.testing.assert_close(merged.cpu().double(), exact, atol=1e-6, rtol=1e-6)
-            torch.testing.assert_close(total.cpu().double(), exact_lse, atol=1e-6, rtol=1e-6)
-
-
-@given(st.permutations(range(5)), st.integers(1, 4))
-@SLOW
-def test_merging_is_associative_and_commutative(order, cut):
-    torch.manual_seed(1)
-    o, lse = torch.randn(5, 2, 16), 4 * torch.randn(5, 2)
-    whole, total = merge_states(o.to(DEVICE), lse.to(DEVICE))
-    o, lse = o[list(order)].to(DEVICE), lse[list(order)].to(DEVICE)
-    halves = [merge_states(o[part], lse[part]) for part in (slice(cut), slice(cut, None))]
-    again, total_again = merge_states(*(torch.stack(side) for side in zip(*halves, strict=True)))
-    torch.testing.assert_close(again, whole, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(total_again, total, atol=1e-6, rtol=1e-6)
-
-
-@pytest.mark.parametrize("backend", ["triton", "torch"])
-def test_empty_states_change_nothing_and_are_not_read(device, backend):
-    o, lse = torch.randn(7, 3, 16, device=device), torch.randn(7, 3, device=device)
-    lse[[0, 4, 6]] = -torch.inf
-    lse[:, 2] = -torch.inf  # a row of nothing else
-    o[lse == -torch.inf] = torch.nan
-    merged, total = merge_states(o, lse, backend=backend)
-    some, its_total = merge_states_reference(o[[1, 2, 3, 5], :2], lse[[1, 2, 3, 5], :2])
-    torch.testing.assert_close(merged[:2], some, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(total[:2], its_total, atol=1e-6, rtol=1e-6)
-    assert (merged[2] == 0).all() and total[2] == -torch.inf
-
-
-def test_one_state_is_itself_bit_for_bit(device):
-    o, lse = torch.randn(1, 4, 16, device=device), torch.randn(1, 4, device=device)
-    assert torch.equal(merge_states(o, lse)[0], o[0])
-    with pytest.raises(InputError, match=r"pass \[n, ..., D\]"):
-        merge_states(o, lse[:, :3])
-
-
-# how many splits
-
-
-def test_the_choice_of_splits():
-    h200 = 132
-    assert choose_splits(512, 8192, h200) == 1  # 64 requests of 8 heads: 512 programs for 528 places
-    assert choose_splits(8, 131_072, h200) == 57  # one request: 456 of 528 places, 86 %, and no fewer do
-    assert choose_splits(128, 2048, h200) == 4  # 512 of 528
-    assert choose_splits(8, 8192, h200) in range(27, 33)  # a share has 256 keys or more
-    assert choose_splits(8, 500, h200) == 1  # nor is it worth less than that
-    assert choose_splits(4096, 131_072, h200) == 16  # mixed lengths: none longer than 8192 keys
-    assert choose_splits(8, 8192, 108, per_multiprocessor=1) == 12  # an A100 with one program a multiprocessor
-
-
-@given(st.integers(1, 5000), st.integers(0, 200_000), st.integers(1, 200), st.integers(1, 8))
-def test_no_choice_of_splits_breaks_its_rules(programs, longest, multiprocessors, resident):
-    splits = choose_splits(programs, longest, multiprocessors, per_multiprocessor=resident)
-    assert splits >= 1 and longest <= splits * 8192  # no share is too long
-    if splits > max(1, -(-longest // 8192)):  # split for the sake of occupancy
-        assert longest // splits >= 256 and programs < 0.8 * multiprocessors * resident
-
-        def fullness(n):
-            waves = programs * n / (multiprocessors * resident)
-            return waves / math.ceil(waves)
-
-        fewest = max(1, -(-longest // 8192))
-        best = max(map(fullness, range(fewest, longest // 256 + 1)))
-        assert fullness(splits) >= 0.85 * best
-        assert all(fullness(n) < 0.85 * best for n in range(fewest, splits))
 
 
 # only where there is memory and a GPU

@@ -9,13 +9,14 @@ from hypothesis import Phase, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from labcore.core.errors import InputError  # noqa: E402
-from labcore.kernels.attention_decode import paged_decode, workspace_size  # noqa: E402
+from labcore.kernels.attention_decode import paged_decode  # noqa: E402
 from labcore.kernels.attention_paged import (  # noqa: E402
     paged_attention,
     paged_attention_reference,
     write_kv,
     write_kv_reference,
 )
+from labcore.kernels.splits import workspace_size  # noqa: E402
 from tests.kernels.checks import DEVICE, DTYPES, close_as_torch, poisoned  # noqa: E402
 from tests.kernels.paged_cases import by_torch, paged_case, queries, starts  # noqa: E402
 

@@ -31,8 +31,8 @@ def test_a_region_without_docstrings():
 
 
 def test_several_regions_stand_in_the_order_asked_for():
-    both = region("kernels.attention_decode", "choose-splits", "merge-states").code
-    assert both.index("def choose_splits(") < both.index("def merge_states_reference(")
+    both = region("kernels.merge_states", "merge-kernel", "merge-states").code
+    assert both.index("def _merge_kernel(") < both.index("def merge_states_reference(")
 
 
 @pytest.mark.parametrize("path, name", MARKED, ids=[f"{path.stem}:{name}" for path, name in MARKED])

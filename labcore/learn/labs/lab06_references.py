@@ -12,7 +12,8 @@ import math
 import torch
 from labcore.learn.labs.lab06_tools import launch_row, nothing_written
 from labcore.formulas import formula
-from labcore.kernels.attention_decode import choose_splits, merge_states_reference
+from labcore.kernels.merge_states import merge_states_reference
+from labcore.kernels.splits import choose_splits
 import triton
 import triton.language as tl
 
