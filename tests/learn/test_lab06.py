@@ -16,7 +16,7 @@ from labcore.formats.blocks import dequantize, named  # noqa: E402
 from labcore.kernels.attention_decode import paged_decode_reference  # noqa: E402
 from labcore.kernels.softmax import softmax  # noqa: E402
 from labcore.learn.exercises.compare import same_value  # noqa: E402
-from labcore.learn.labs import lab06_attention, lab06_cost, lab06_paged, lab06_softmax  # noqa: E402
+from labcore.learn.labs import lab06_attention, lab06_cost, lab06_paged, lab06_softmax, lab06_states  # noqa: E402
 from labcore.learn.labs import lab06_references as ref  # noqa: E402
 from labcore.learn.labs.lab06_tools import (  # noqa: E402
     DEVICE,
@@ -31,10 +31,10 @@ from labcore.learn.labs.lab06_tools import (  # noqa: E402
 
 CLOSE = 2e-6 if DEVICE == "cpu" else 1e-5  # a GPU's exponential is good to two units in the last place
 RIGHT = {  # helper with nothing got wrong: (helper, reference, arguments, how often)
-    "absorb": (lab06_softmax.absorbed, ref.absorb, lab06_softmax.drawn_state, 20),
+    "absorb": (lab06_states.absorbed, ref.absorb, lab06_states.drawn_state, 20),
     "softmax": (lab06_softmax.softmaxed, ref.fused_softmax, lab06_softmax.drawn_rows, 4),
     "online": (lab06_softmax.running, ref.online_softmax, lab06_softmax.drawn_rows_and_block, 3),
-    "merge": (lab06_attention.merged, ref.merge, lab06_attention.drawn_parts, 20),
+    "merge": (lab06_states.merged, ref.merge, lab06_states.drawn_parts, 20),
     "gemv": (lab06_paged.gemv_of, ref.gemv4, lab06_paged.drawn_product, 3),
     "traffic": (lab06_cost.moved, ref.traffic, lab06_cost.drawn_shape, 20),
     "split": (lab06_cost.split_of, ref.split, lab06_cost.drawn_grid, 40),

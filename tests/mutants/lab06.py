@@ -13,9 +13,9 @@ import re
 import torch
 
 from labcore.learn.labs import lab06_references as ref
-from labcore.learn.labs.lab06_attention import merged, row_of
+from labcore.learn.labs.lab06_attention import row_of
 from labcore.learn.labs.lab06_cost import fill, moved, split_of
-from labcore.learn.labs.lab06_softmax import absorbed
+from labcore.learn.labs.lab06_states import absorbed, merged
 from tests.mutants.registry import mutant
 
 

@@ -5,10 +5,11 @@ Triton's interpreter on a CPU and natively on a GPU.
 """
 
 from labcore.learn.exercises import register
-from labcore.learn.labs import lab06_attention, lab06_cost, lab06_paged, lab06_softmax
+from labcore.learn.labs import lab06_attention, lab06_cost, lab06_paged, lab06_softmax, lab06_states
 
-absorb, softmax, online = lab06_softmax.EXERCISES
-tiled, tail, merge = lab06_attention.EXERCISES
+absorb, merge = lab06_states.EXERCISES
+softmax, online = lab06_softmax.EXERCISES
+tiled, tail = lab06_attention.EXERCISES
 paged, gemv = lab06_paged.EXERCISES
 traffic, split = lab06_cost.EXERCISES
 register(absorb, softmax, online, tiled, traffic, tail, merge, paged, split, gemv)

@@ -1,16 +1,16 @@
-"""Lab 6, attention of one head: in tiles, for one query with a defect to find, and put together from parts."""
+"""Lab 6, attention of one head: in tiles, and for one query with a defect to find."""
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
-import numpy as np
 import torch
 
-from labcore.learn.exercises import Attempt, Exercise, Fault, Mistake, agrees, oracle, trap
+from labcore.learn.exercises import Attempt, Exercise, Fault, Mistake, oracle, trap
 from labcore.learn.labs import lab06_references as ref
-from labcore.learn.labs.lab06_softmax import INF, stays_inside
+from labcore.learn.labs.lab06_softmax import stays_inside
 from labcore.learn.labs.lab06_tools import drawn, fenced
 
 LAB = "lab06"
@@ -23,7 +23,7 @@ def attended(q, k, v, block, *, scale=None, offset=None, causal=True, base=math.
     offset = keys - queries if offset is None else offset(queries, keys)
     if causal:
         place = torch.arange(keys, device=q.device)[None, :] - torch.arange(queries, device=q.device)[:, None]
-        s = s.masked_fill(place > offset, -INF)
+        s = s.masked_fill(place > offset, -torch.inf)
     lse = s.logsumexp(1) if sums else s.amax(1)
     return s.softmax(1).nan_to_num() @ v, lse / math.log(base)
 
@@ -32,8 +32,8 @@ def in_tiles(q, k, v, block, *, decay_l=True, decay_acc=True, divide=True, early
     """`tiled_attention` tile by tile with a part to be got wrong: decays, division, where keys end, m in lse."""
     key, query = torch.arange(len(k), device=q.device)[None, :], torch.arange(len(q), device=q.device)[:, None]
     seen = (key <= query + len(k) - len(q)) & (not early or key < (query // block + 1) * block)
-    scores = (q @ k.T * q.shape[1] ** -0.5).masked_fill(~seen, -INF)
-    m, l, acc = q.new_full((len(q), 1), -INF), q.new_zeros(len(q), 1), torch.zeros_like(q)
+    scores = (q @ k.T * q.shape[1] ** -0.5).masked_fill(~seen, -torch.inf)
+    m, l, acc = q.new_full((len(q), 1), -torch.inf), q.new_zeros(len(q), 1), torch.zeros_like(q)
     for start in range(0, len(k), block):
         s = scores[:, start : start + block]
         new = torch.maximum(m, s.amax(1, keepdim=True))
@@ -76,7 +76,7 @@ def _long() -> tuple:
     return drawn(70, 16), drawn(71, 4097, 16), drawn(72, 4097, 16)
 
 
-def right_at(keys: int, says: str):
+def right_at(keys: int, says: str) -> Callable[[Attempt], None]:
     """A stage: the first `keys` of 4097 keys, tiles of 512."""
 
     def stage(attempt: Attempt) -> None:
@@ -93,47 +93,6 @@ def right_at(keys: int, says: str):
             off = float((got - want).norm() / want.norm())
             found = f"with {keys} key{'s' * (keys > 1)} in tiles of 512 the output is off by {off:.2%}"
             raise Fault(f"{found}: {mistake or says}")
-
-    return stage
-
-
-# ---- the merge -------------------------------------------------------------------------------------------------------
-
-
-def merged(o, lse, *, shift=True, base=math.e, weigh=None, total=None):
-    """`merge` with a part to be got wrong on purpose."""
-    o = torch.where(lse[:, None] > -INF, o, 0.0)
-    top = lse.max() if shift else lse.new_zeros(())
-    top = torch.where(top == -INF, 0.0, top)
-    weights = base ** (lse - top) if weigh is None else weigh(lse)
-    whole = top + torch.log(weights.sum()) if total is None else total(lse)
-    return weights @ o / torch.where(weights.sum() > 0, weights.sum(), 1.0), whole
-
-
-def parts(seed: int, n: int, dim: int = 3, *, spread: float = 3.0, far: float = 0.0) -> tuple:
-    many = torch.Generator().manual_seed(seed)
-    random = lambda *shape: torch.randn(*shape, generator=many, dtype=torch.float64)  # noqa: E731
-    return random(n, dim), far + spread * random(n)
-
-
-def drawn_parts(generator: np.random.Generator) -> tuple:
-    return parts(int(generator.integers(1 << 30)), int(generator.integers(1, 7)))
-
-
-def to_twelve_digits(*seeds: int):
-    """A stage: parts of one row of 24 keys, merged, are the row, to 1e-12 in float64, in whatever order."""
-
-    def stage(attempt: Attempt) -> None:
-        for seed in seeds:
-            v, s = parts(seed, 24, spread=30.0)
-            for cuts in ([24], [5, 11, 8], [1] * 24):
-                split = list(zip(s.split(cuts), v.split(cuts), strict=True))
-                o = torch.stack([a.softmax(0) @ b for a, b in split])
-                lse = torch.stack([a.logsumexp(0) for a, _ in split])
-                got, whole = attempt(o, lse)
-                off = max(float((got - s.softmax(0) @ v).abs().max()), abs(float(whole - s.logsumexp(0))))
-                if not off < 1e-12:
-                    raise Fault(f"{len(cuts)} parts of one row are {off:.1g} off the row; float64 allows 1e-12")
 
     return stage
 
@@ -264,69 +223,5 @@ EXERCISES = (
         importance=3,
         minutes=(6, 12),
         rel_tol=1e-5,
-    ),
-    Exercise(
-        id="kernels.merge",
-        lab=LAB,
-        title="Put the parts together",
-        asked="Two thread blocks attended to halves of the keys. Each has an output and one more number. Combine them.",
-        spec="Write `merge(o, lse)` in PyTorch, float64: part i of the keys gave the output `o[i]` [D] and `lse[i]`, "
-        "the natural logarithm of its Σ exp(score). Return **(o [D], lse)** over all keys together: exact to 1e-12. "
-        "The lse may be near 1000. A part without keys has lse −inf, and its o can be anything, NaN too; if no part "
-        "has any, return zeros and −inf.",
-        reference=ref.merge,
-        stages=(
-            oracle(
-                torch.tensor([[1.0], [6.0]]).double(),
-                torch.tensor([math.log(3), math.log(2)]).double(),
-                gives=(torch.tensor([3.0]).double(), math.log(5)),
-            ),
-            to_twelve_digits(0, 1, 2),
-            trap(*parts(1, 3, far=1000.0), says="exp(1000) is infinite: subtract the largest lse first"),
-            trap(*parts(2, 3, far=-2000.0), says="exp(−2000) is 0, and 0/0 is NaN"),
-            trap(
-                torch.tensor([[5.0], [math.nan]]).double(),
-                torch.tensor([1.0, -INF]).double(),
-                says="0 · NaN is NaN: an empty part's o must not be used",
-            ),
-            trap(
-                torch.full((2, 1), math.nan).double(),
-                torch.full((2,), -INF).double(),
-                says="no part has a key: −inf − (−inf) is NaN",
-            ),
-            agrees(drawn_parts, n=30),
-        ),
-        mistakes=(
-            Mistake(
-                "the parts do not count alike: each weighs exp(lse)",
-                lambda o, lse: merged(o, lse, weigh=torch.ones_like, total=lambda lse: lse.logsumexp(0)),
-            ),
-            Mistake("lse is a natural logarithm: e, not 2, to its power", lambda o, lse: merged(o, lse, base=2)),
-            Mistake(
-                "each part weighs exp(lse), not lse",
-                lambda o, lse: merged(o, lse, weigh=lambda x: x, total=lambda x: x.logsumexp(0)),
-            ),
-            Mistake(
-                "the lse of the whole is a log of a sum of exponentials, not the largest part's",
-                lambda o, lse: merged(o, lse, total=lambda lse: lse.max()),
-            ),
-            Mistake(
-                "that adds logarithms, which multiplies sums", lambda o, lse: merged(o, lse, total=lambda x: x.sum())
-            ),
-            Mistake(
-                "o is normalized already: divide by the sum of the weights",
-                lambda o, lse: (torch.exp(lse - lse.max()) @ o, lse.logsumexp(0)),
-            ),
-        ),
-        hints=(
-            "exp(lse) is the part's sum of exponentials, and o times it is the part's unnormalized output.",
-            "m = the largest lse (0 where that is −inf); weights = exp(lse − m); o where lse > −inf, else 0; weights @ "
-            "o / Σ weights, and m + log Σ weights. With no key at all Σ weights is 0: divide by 1 then.",
-            "`o = torch.where(lse[:, None] > -torch.inf, o, 0.0)`",
-        ),
-        difficulty=2,
-        importance=3,
-        minutes=(8, 12),
-        rel_tol=1e-6,
     ),
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
 from labcore.learn.exercises import Attempt, Exercise, Fault, Mistake, agrees, oracle, trap
 from labcore.learn.labs import lab06_references as ref
-from labcore.learn.labs.lab06_softmax import INF
 from labcore.learn.labs.lab06_tools import DEVICE, drawn, drawn_cache, drawn_weight4, fenced
 
 LAB = "lab06"
@@ -21,7 +22,7 @@ def paged_of(q, k_cache, v_cache, table, lengths, *, head=None, slot=None, pages
     head = (lambda h: h // (heads // kv_heads)) if head is None else head
     slot = (lambda page, position, size: page * size + position % size) if slot is None else slot
     flat_k, flat_v = (cache.flatten(0, 1) for cache in (k_cache, v_cache))
-    o, lse = torch.zeros_like(q), q.new_full(q.shape[:2], -INF)
+    o, lse = torch.zeros_like(q), q.new_full(q.shape[:2], -torch.inf)
     for request, length in enumerate(lengths.tolist()):
         row = table[request].tolist() if pages is None else pages(table, request)
         count, empty = length - cut * (length % size), ghosts * (-length % size)
@@ -36,7 +37,7 @@ def paged_of(q, k_cache, v_cache, table, lengths, *, head=None, slot=None, pages
     return o, lse
 
 
-def with_lse(change) -> callable:
+def with_lse(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable:
     """`paged_decode` that returns change(lse) for lse."""
 
     def wrong(*args):
@@ -87,7 +88,7 @@ def drawn_product(generator: np.random.Generator) -> tuple:
     return drawn(seed, groups * 32), *drawn_weight4(seed + 1, outputs, groups * 32, 32), 32
 
 
-def one_hot(*columns: int):
+def one_hot(*columns: int) -> Callable[[Attempt], None]:
     """A stage: x = one 1 gives that column of the weight, to the last bit."""
 
     def stage(attempt: Attempt) -> None:

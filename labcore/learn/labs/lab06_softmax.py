@@ -1,6 +1,8 @@
-"""Lab 6, softmax three times: the recurrence on paper, one kernel for a row that fits, one for a row that does not."""
+"""Lab 6, softmax twice: a kernel for a row that fits, and one for a row that does not."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,62 +12,9 @@ from labcore.learn.labs import lab06_references as ref
 from labcore.learn.labs.lab06_tools import drawn, fences, table_of
 
 LAB = "lab06"
-INF = torch.inf
 
 
-def number(value: float) -> torch.Tensor:
-    """A float64 scalar."""
-    return torch.tensor(value, dtype=torch.float64)
-
-
-def vector(*values: float) -> torch.Tensor:
-    """float64 [n]."""
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def absorbed(m, l, acc, scores, values, *, decay_l=True, decay_acc=True, turned=1, own=False, guard=True):
-    """`absorb` with a part to be got wrong on purpose."""
-    new = scores.max() if own else torch.maximum(m, scores.max())
-    if new == -INF and guard:
-        return m, l, acc
-    decay, weights = torch.exp(turned * (m - new)), torch.exp(scores - new)
-    return new, (decay if decay_l else 1) * l + weights.sum(), (decay if decay_acc else 1) * acc + weights @ values
-
-
-def divided(*args):
-    """`absorb` that divides by l in every tile."""
-    m, l, acc = absorbed(*args)
-    return m, l, acc / l
-
-
-def drawn_state(generator: np.random.Generator) -> tuple:
-    seed, keys, dim = (int(generator.integers(*span)) for span in ((0, 1 << 30), (1, 6), (1, 4)))
-    many = torch.Generator().manual_seed(seed)
-    random = lambda *shape: torch.randn(*shape, generator=many, dtype=torch.float64)  # noqa: E731
-    return 3 * random(1)[0], 1 + random(1)[0].abs(), random(dim), 3 * random(keys), random(keys, dim)
-
-
-def one_pass(*seeds: int) -> callable:
-    """A stage: tile after tile, o = acc/l and m + ln l are those of the whole row, to 1e-12."""
-
-    def stage(attempt: Attempt) -> None:
-        for seed in seeds:
-            many = torch.Generator().manual_seed(seed)
-            scores, values = torch.randn(2, 12, 3, generator=many, dtype=torch.float64)
-            scores = 20 * scores[:, 0]
-            state = number(-INF), number(0.0), torch.zeros(3, dtype=torch.float64)
-            for tile in range(0, 12, 4):
-                state = attempt(*state, scores[tile : tile + 4], values[tile : tile + 4])
-            m, l, acc = state
-            if not (float((acc / l - scores.softmax(0) @ values).abs().max()) < 1e-12) or not (
-                abs(float(m + l.log() - scores.logsumexp(0))) < 1e-12
-            ):
-                raise Fault("three tiles of 4 do not give what the 12 scores together do, to 1e-12")
-
-    return stage
-
-
-def softmaxed(x, *, pad=-INF, shift=True, divide=True):
+def softmaxed(x, *, pad=-torch.inf, shift=True, divide=True):
     """`fused_softmax` with a part to be got wrong; pad: the score of what lies past the row."""
     full = 1 << (x.shape[1] - 1).bit_length()
     wide = torch.full((len(x), full), float(pad), device=x.device)
@@ -75,10 +24,10 @@ def softmaxed(x, *, pad=-INF, shift=True, divide=True):
     return out[:, : x.shape[1]].contiguous()
 
 
-def running(x, block, *, decay=True, pad=-INF, whole=False, divide=True):
+def running(x, block, *, decay=True, pad=-torch.inf, whole=False, divide=True):
     """`online_softmax` with a part to be got wrong: decay of l, what pads a tile, whole tiles only, the division."""
     rows, columns = x.shape
-    m, l = torch.full((rows, 1), -INF, device=x.device), torch.zeros(rows, 1, device=x.device)
+    m, l = torch.full((rows, 1), -torch.inf, device=x.device), torch.zeros(rows, 1, device=x.device)
     for start in range(0, columns, block):
         tile = x[:, start : start + block]
         if tile.shape[1] < block:
@@ -100,7 +49,7 @@ def drawn_rows_and_block(generator: np.random.Generator) -> tuple:
     return *drawn_rows(generator), int(generator.choice([16, 32]))
 
 
-def stays_inside(*args) -> callable:
+def stays_inside(*args) -> Callable[[Attempt], None]:
     """A stage: the kernel stores nothing before or behind the tensors it returns."""
 
     def stage(attempt: Attempt) -> None:
@@ -117,85 +66,6 @@ def stays_inside(*args) -> callable:
 
 
 EXERCISES = (
-    Exercise(
-        id="kernels.absorb",
-        lab=LAB,
-        title="One more tile",
-        asked="The scores of a row arrive in tiles and are never in memory together. How do you take their softmax?",
-        spec="Write `absorb(m, l, acc, scores, values)`, the step of online softmax in PyTorch. A row has seen some "
-        "keys and keeps `m`, the largest score, `l` = Σ exp(score − m), and `acc` = Σ exp(score − m) · value, [D]. Now "
-        "come `scores` [keys] and `values` [keys, D], float64. Return the new **(m, l, acc)**. Before the first tile m "
-        "is −inf and l and acc are 0. A tile may hold nothing but −inf: it changes nothing, and must not make a NaN.",
-        reference=ref.absorb,
-        stages=(
-            oracle(
-                number(0.0),
-                number(2.0),
-                vector(4.0),
-                vector(0.0),
-                torch.ones(1, 1).double(),
-                gives=(0.0, 3.0, vector(5.0)),
-            ),
-            trap(
-                number(0.0),
-                number(1.0),
-                vector(1.0),
-                vector(np.log(2)),
-                torch.ones(1, 1).double(),
-                says="the new score is the largest: what was summed before was measured against a smaller one",
-            ),
-            trap(
-                number(5.0),
-                number(1.0),
-                vector(1.0),
-                vector(0.0, 1.0),
-                torch.ones(2, 1).double(),
-                says="this tile lies below the maximum: m stays",
-            ),
-            trap(
-                number(-INF),
-                number(0.0),
-                vector(0.0),
-                vector(3.0),
-                torch.ones(1, 1).double(),
-                says="the first tile: exp(−inf) is 0, so the empty state weighs nothing",
-            ),
-            trap(
-                number(-INF),
-                number(0.0),
-                vector(0.0),
-                vector(-INF, -INF),
-                torch.ones(2, 1).double(),
-                says="no key is visible yet, and −inf − (−inf) is NaN",
-            ),
-            one_pass(0, 1, 2),
-            agrees(drawn_state, n=30),
-        ),
-        mistakes=(
-            Mistake(
-                "l was summed against the old maximum: multiply it by exp(m − m′)",
-                lambda *a: absorbed(*a, decay_l=False),
-            ),
-            Mistake("acc was summed against the old maximum, as l was", lambda *a: absorbed(*a, decay_acc=False)),
-            Mistake(
-                "both sums were measured against the old maximum, and stay as they are",
-                lambda *a: absorbed(*a, decay_l=False, decay_acc=False),
-            ),
-            Mistake("the maximum has risen, so the old sums shrink: exp(m − m′)", lambda *a: absorbed(*a, turned=-1)),
-            Mistake("the maximum is that of all keys so far, not of this tile", lambda *a: absorbed(*a, own=True)),
-            Mistake("acc stays a sum: the division by l comes once, after the last tile", divided),
-        ),
-        hints=(
-            "A sum of exp(score − m) is turned into one of exp(score − m′) by one factor.",
-            "m′ = max(m, max of scores); decay = exp(m − m′); weights = exp(scores − m′). Then l′ = decay · l + Σ "
-            "weights and acc′ = decay · acc + weights @ values. If m′ is −inf, return what came in.",
-            "`new = torch.maximum(m, scores.max())`",
-        ),
-        difficulty=1,
-        importance=3,
-        minutes=(6, 10),
-        rel_tol=1e-6,
-    ),
     Exercise(
         id="kernels.softmax",
         lab=LAB,
