@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from labcore.bench.cuda_rows import sets
 from labcore.bench.cuda_run import CudaRun
 
 KINDS = ("int8", "fp8", "int4")  # of a quantized cache
@@ -64,7 +65,7 @@ def _gemv(run: CudaRun, n: int, k: int, gated: bool = False) -> list:
 
     rows = n * (2 if gated else 1)
     x, norm = (torch.randn(size, dtype=torch.bfloat16, device="cuda") for size in ((1, k), (k,)))
-    copies = 1 + int(3 * run.description.get("l2_bytes", 0) / (2 * rows * k))
+    copies = sets(run, 2 * rows * k)
     weights = [torch.randn(rows, k, dtype=torch.bfloat16, device="cuda") * k**-0.5 for _ in range(copies)]
     return [lambda weight=weight: gemv(x, weight, norm=norm, eps=1e-5, gated=gated) for weight in weights]
 
