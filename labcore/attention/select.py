@@ -14,11 +14,16 @@ from labcore.kernels.cpu.attention import supports
 HEAD_DIMS = 16, 32, 64, 128, 256  # of the Triton kernels
 
 
+def triton_serves(shape: AttentionShape, device: torch.device) -> bool:
+    """Whether the Triton kernels run natively on `device` and know this shape."""
+    return shape.head_dim in HEAD_DIMS and has_mma(capability(device)) and find_spec("triton") is not None
+
+
 def fastest(shape: AttentionShape, dtype: torch.dtype, device: torch.device) -> Backend:
     """The fastest backend for a cache of this shape, type and place."""
     if shape.window is None and supports(torch.empty(0, shape.head_dim, dtype=dtype, device=device)):
         return CompiledAttention
-    if has_mma(capability(device)) and shape.head_dim in HEAD_DIMS and find_spec("triton") is not None:
+    if triton_serves(shape, device):
         from labcore.attention.triton_backend import TritonAttention
 
         return TritonAttention

@@ -8,13 +8,13 @@ from importlib.util import find_spec
 import torch
 
 from labcore.attention.metadata import AttentionShape, Backend
-from labcore.attention.select import HEAD_DIMS
+from labcore.attention.select import HEAD_DIMS, triton_serves
 from labcore.core.errors import InputError
 from labcore.engine.config import CacheConfig, SchedulerConfig
 from labcore.engine.engine_core import EngineCore
 from labcore.engine.runner import ModelRunner
 from labcore.engine.scheduler import Scheduler
-from labcore.kernels._compat import capability, has_mma, interpreting
+from labcore.kernels._compat import interpreting
 from labcore.kv.storage import KVStorage
 from labcore.model.llama import Llama
 from labcore.model.tokenizer import Tokenizer
@@ -25,7 +25,8 @@ class ExecutionConfig:
     """Switches of the path on a GPU; None is on where it can be. None of them changes what is computed.
 
     triton: attention and the layers' small operators by `labcore.kernels` (`fused`), else by torch; cuda_graphs: replay
-    decoding steps. The third switch is SchedulerConfig's async_scheduling (`overlap`).
+    decoding steps, where nothing but the fused layers writes to the cache. The third switch is SchedulerConfig's
+    async_scheduling (`overlap`). Steps with speculation go past all three.
     """
 
     triton: bool | None = None
@@ -33,17 +34,17 @@ class ExecutionConfig:
 
     def on(self, device: torch.device, shape: AttentionShape) -> ExecutionConfig:
         """Every switch True or False. Raises InputError for one that cannot be on."""
-        able = find_spec("triton") is not None and (has_mma(capability(device)) or interpreting())
-        fits = shape.head_dim in HEAD_DIMS
-        if self.triton and not (able and fits):
+        native = triton_serves(shape, device)
+        interpreted = interpreting() and shape.head_dim in HEAD_DIMS and find_spec("triton") is not None
+        if self.triton and not (native or interpreted):
             raise InputError(
                 f"triton=True on {device} with head_dim={shape.head_dim}: the kernels need Triton, an NVIDIA GPU of "
                 "compute capability 8.0 or more (or TRITON_INTERPRET=1), and a power of two from 16 to 256"
             )
-        triton = device.type == "cuda" and able and fits if self.triton is None else self.triton
-        if self.cuda_graphs and not (triton and device.type == "cuda"):
+        triton = native if self.triton is None else self.triton
+        if self.cuda_graphs and not (triton and native):
             raise InputError(f"cuda_graphs=True on {device} with triton={triton}: graphs need a GPU and triton=True")
-        graphs = triton and device.type == "cuda" if self.cuda_graphs is None else self.cuda_graphs
+        graphs = triton and native if self.cuda_graphs is None else self.cuda_graphs
         return replace(self, triton=triton, cuda_graphs=graphs)
 
 

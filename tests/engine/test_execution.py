@@ -5,6 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
+from labcore.attention import select  # noqa: E402
 from labcore.attention.metadata import AttentionShape  # noqa: E402
 from labcore.attention.triton_backend import TritonAttention  # noqa: E402
 from labcore.core.errors import InputError  # noqa: E402
@@ -22,7 +23,7 @@ SMALL = {"num_blocks": 20, "block_size": 4}
 
 
 def switches(device, head_dim=64, chip=(9, 0), monkeypatch=None, **given):
-    monkeypatch.setattr(execution, "capability", lambda device: chip if device.type == "cuda" else None)
+    monkeypatch.setattr(select, "capability", lambda device: chip if device.type == "cuda" else None)
     monkeypatch.setattr(execution, "interpreting", lambda: False)
     found = ExecutionConfig(**given).on(device, AttentionShape(2, 2, head_dim, 4, 4))
     return found.triton, found.cuda_graphs
