@@ -16,7 +16,8 @@ step, not one step a token. A request that is preempted loses the token that was
 Where it cannot be used: while any request's next token depends on the text so far (penalties, bad words, min_tokens,
 logits processors, and with them grammars), or its log probabilities are wanted, the engine goes on in the plain order;
 so it does with speculation, whose steps yield numbers of tokens that nobody knows ahead.
-Sources: NanoFlow, arXiv:2408.12757; SGLang's overlap scheduler; the token table on the device is mini-sglang's.
+Sources: NanoFlow, arXiv:2408.12757; SGLang's overlap scheduler, which vLLM calls async scheduling; the token table on
+the device is mini-sglang's.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class OverlappedEngine(EngineCore):
 
     def __init__(self, scheduler: Scheduler, runner: DeviceRunner, tokenizer: Tokenizer | None = None):
         super().__init__(scheduler, runner, tokenizer)
-        self.running: Launched | None = None
+        self.in_flight: Launched | None = None
         self.need_host: set[str] = set()  # unfinished requests whose next token depends on the text so far
 
     def add_request(self, request: Request) -> Answer:
@@ -51,31 +52,31 @@ class OverlappedEngine(EngineCore):
     def step(self) -> list[Progress]:
         """Launch the next step, then take what came of the one before."""
         self.need_host &= self.scheduler.requests.keys()
-        before, self.running = self.running, None
+        before, self.in_flight = self.in_flight, None
         if self.need_host:
             return self._take(before) if before is not None else super().step()
         try:
             failed = self._launch()
         except BaseException:  # an interruption; what runs is still there for the next call
-            self.running = before
+            self.in_flight = before
             raise
         progress = self._take(before) if before is not None else []
         if not self.has_unfinished_requests():
-            self.running = None  # a token too many for each request that stopped
+            self.in_flight = None  # a token too many for each request that stopped
         return progress + failed
 
     def _launch(self) -> list[Progress]:
         """Plan a step and set it running; the requests that failed if it could not be."""
         plan, record = self.plan_step()
-        self.running = self.guarded(plan, lambda: self.runner.launch(plan, record))
-        return self._failed(plan) if self.running is None else []
+        self.in_flight = self.guarded(plan, lambda: self.runner.launch(plan, record))
+        return self._failed(plan) if self.in_flight is None else []
 
     def _take(self, step: Launched) -> list[Progress]:
         """Wait for a step that runs and hand out what came of it. If it raised, the one behind it is lost, too."""
         output = self.guarded(step.plan, lambda: self.runner.collect(step))
         progress = self.answer_step(step.plan, step.record, output)
-        if output is None and self.running is not None:
-            self.scheduler.fail_step(self.running.plan, "the step before it raised")
-            progress += self._failed(self.running.plan)
-            self.running = None
+        if output is None and self.in_flight is not None:
+            self.scheduler.fail_step(self.in_flight.plan, "the step before it raised")
+            progress += self._failed(self.in_flight.plan)
+            self.in_flight = None
         return progress
