@@ -41,8 +41,7 @@ class AttentionMetadata:
     def beside_table(self) -> tuple[Tensor, Tensor]:
         """query_start_loc and seq_lens on the block table's device."""
         device = self.block_table.device
-        there = device, torch.int32
-        return self.on_device or (self.query_start_loc.to(*there), self.seq_lens.to(*there))
+        return self.on_device or (self.query_start_loc.to(device, torch.int32), self.seq_lens.to(device, torch.int32))
 
 
 @dataclass(slots=True)

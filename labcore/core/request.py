@@ -57,11 +57,11 @@ class Request:
     spec_laws (see core.draft; where a draft was cut, their first entries count); num_computed_tokens: leading tokens
     whose keys and values are stored, once the plan that was made last has run. block_hashes: one per
     full block of all_token_ids, extended by the cache manager. num_pending_tokens: sampled by plans that have not been
-    answered yet, so they are on the device and nobody has read them. num_cached_tokens: prompt tokens that the first
-    admission found computed. arrival: seconds on the caller's clock, for metrics; order: place in the queue, set by the
-    scheduler. fork_of: a request with the same prompt whose blocks this one may share (parallel sampling); forks: those
-    that wait for this one's prompt. error: one sentence, set with FINISHED_ERROR. Raises InputError for an empty
-    prompt.
+    answered yet, so they are on the device and nobody has read them (vLLM's num_output_placeholders).
+    num_cached_tokens: prompt tokens that the first admission found computed. arrival: seconds on the caller's clock,
+    for metrics; order: place in the queue, set by the scheduler. fork_of: a request with the same prompt whose blocks
+    this one may share (parallel sampling); forks: those that wait for this one's prompt. error: one sentence, set with
+    FINISHED_ERROR. Raises InputError for an empty prompt.
     """
 
     def __init__(

@@ -7,7 +7,8 @@ One token alone needs six: its products take their norm, SwiGLU and residual alo
 At decode a layer's small operators cost what their launches cost, whatever they compute, and one product of three
 matrices fills a GPU that three would not. The residual additions ride in the products (beta = 1 of a GEMM), so the
 stream is rounded once where the plain decoder rounds twice. Nothing else differs from `llama`, and the weights are the
-same memory: the plain modules keep working, as views of the joint matrices.
+same memory: the plain modules keep working, as views of the joint matrices. The joint products are vLLM's
+QKVParallelLinear and MergedColumnParallelLinear.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class FusedBlock(nn.Module):
         self.q_norm, self.k_norm = attention.q_norm, attention.k_norm
 
     def forward(self, x: Tensor, angles: Angles, attend: Attend) -> Tensor:
-        """x [tokens, hidden] is overwritten."""
+        """The layer's output [tokens, hidden], in the memory of x [tokens, hidden]."""
         qkv = product(x, self.qkv, norm=self.before).unflatten(-1, (sum(self.heads), -1))
         x = product(self._attend(qkv, angles, attend).flatten(-2), self.output, onto=x)
         return product(product(x, self.gate_up, norm=self.between, gated=True), self.down, onto=x)
@@ -91,13 +92,18 @@ class FusedBlock(nn.Module):
 
 
 def normalized(x: Tensor, norm: RMSNorm) -> Tensor:
+    """norm(x), x [..., size], by the kernel."""
     return rms_norm(x, norm.weight, norm.eps)
 
 
 def product(
     x: Tensor, linear: nn.Module, *, norm: RMSNorm | None = None, gated: bool = False, onto: Tensor | None = None
 ) -> Tensor:
-    """linear(norm(x)); gated: SwiGLU of that; onto: added to this tensor, in place."""
+    """linear(norm(x)) [tokens, out] of x [tokens, in].
+
+    gated: the outputs are gate and up side by side, and become their SwiGLU, [tokens, out/2]. onto: a tensor
+    [tokens, out] to which the product is added, in place.
+    """
     plain = type(linear) is nn.Linear and linear.bias is None
     if plain and len(x) == 1:
         before = {} if norm is None else {"norm": norm.weight, "eps": norm.eps}
