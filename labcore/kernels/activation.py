@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from labcore.core.errors import InputError
+from labcore.kernels._checks import check_tensor
 from labcore.kernels._compat import capability, choose
 from labcore.kernels._compile import Variant, half
 from labcore.kernels._config import pick, rules
@@ -46,8 +47,8 @@ def silu_mul(gate_up: Tensor, *, out: Tensor | None = None, backend: str = "auto
     if gate_up.shape[-1] % 2 or not gate_up.is_contiguous():
         raise InputError(f"gate_up is {tuple(gate_up.shape)}: make it contiguous, with rows of gate and then up")
     shape = (*gate_up.shape[:-1], gate_up.shape[-1] // 2)
-    if out is not None and (out.shape != shape or out.dtype != gate_up.dtype or not out.is_contiguous()):
-        raise InputError(f"out is {out.dtype} {tuple(out.shape)}: make it contiguous, {gate_up.dtype} {shape}")
+    if out is not None:
+        check_tensor("out", out, gate_up.dtype, shape)
     if choose(backend, gate_up, what="silu_mul") == "torch":
         result = silu_mul_reference(gate_up)
         return result if out is None else out.copy_(result)

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from labcore.core.errors import InputError
+from labcore.kernels._checks import check_tensor
 from labcore.kernels._compat import capability, choose
 from labcore.kernels._compile import Variant, half
 from labcore.kernels._config import pick, rules
@@ -136,10 +137,8 @@ def _check(x: Tensor, weight: Tensor, norm, residual, out, n: int, gated: bool) 
     shapes = {"x": (x, x.shape), "weight": (weight, weight.shape), "norm": (norm, x.shape[1:])}
     shapes |= {"residual": (residual, (1, n)), "out": (out, (1, n))}
     for name, (tensor, shape) in shapes.items():
-        if tensor is not None and (tensor.shape != shape or tensor.dtype != x.dtype or not tensor.is_contiguous()):
-            raise InputError(
-                f"{name} is {tensor.dtype} {tuple(tensor.shape)}: make it contiguous {x.dtype} {tuple(shape)}"
-            )
+        if tensor is not None:
+            check_tensor(name, tensor, x.dtype, shape)
 
 
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:

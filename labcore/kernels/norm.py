@@ -18,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from labcore.core.errors import InputError
+from labcore.kernels._checks import check_tensor
 from labcore.kernels._compat import capability, choose
 from labcore.kernels._compile import Variant, half
 from labcore.kernels._config import pick, rules
@@ -103,19 +104,14 @@ def _row_stride(x: Tensor) -> int | None:
 
 
 def _check(x: Tensor, weight: Tensor, residual: Tensor | None, out: Tensor | None) -> None:
-    if weight.shape != x.shape[-1:] or weight.dtype != x.dtype or not weight.is_contiguous():
-        raise InputError(f"weight is {_kind(weight)}: a row of x needs it contiguous, {x.dtype} [{x.shape[-1]}]")
+    check_tensor("weight", weight, x.dtype, x.shape[-1:])
     if x.stride(-1) != 1 or _row_stride(x) is None:
         raise InputError(f"x has strides {x.stride()}: its rows must be contiguous and evenly spaced; x.contiguous()")
     if x.shape[-1] > WIDEST:
         raise InputError(f"rows of {x.shape[-1]}: at most {WIDEST} fit in registers; use rms_norm_reference")
     for name, other in (("residual", residual), ("out", out)):
-        if other is not None and (other.shape != x.shape or other.dtype != x.dtype or not other.is_contiguous()):
-            raise InputError(f"{name} is {_kind(other)}: make it contiguous, {_kind(x)} like x")
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"{tensor.dtype} {tuple(tensor.shape)}"
+        if other is not None:
+            check_tensor(name, other, x.dtype, x.shape)
 
 
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from labcore.core.errors import InputError
+from labcore.kernels._checks import check_tensor
 from labcore.kernels._compat import capability, choose, early_launch, has_early
 from labcore.kernels._compile import Variant, half
 from labcore.kernels._config import pick, rules
@@ -254,14 +255,12 @@ def _check_caches(qkv: Tensor, k_cache, v_cache, slots: Tensor, q_weight, k_weig
             f"caches {tuple(k_cache.shape)} and {tuple(v_cache.shape)} do not fit qkv {tuple(qkv.shape)}, "
             "which needs heads of q beside one of k and one of v for each kv head"
         )
-    if slots.shape != qkv.shape[:1] or slots.dtype != torch.int64 or not slots.is_contiguous():
-        raise InputError(f"slots is {slots.dtype} {tuple(slots.shape)}: make it int64 [{len(qkv)}], contiguous")
+    check_tensor("slots", slots, torch.int64, qkv.shape[:1])
     if (q_weight is None) != (k_weight is None):
         raise InputError("one of q_weight and k_weight is given: a model normalizes both q and k, or neither")
-    for weight in (q_weight, k_weight):
-        if weight is not None and (weight.shape != qkv.shape[2:] or weight.dtype != qkv.dtype):
-            wanted = f"{qkv.dtype} [{qkv.shape[2]}]"
-            raise InputError(f"a head's weight is {weight.dtype} {tuple(weight.shape)}: make it {wanted}")
+    for name, weight in (("q_weight", q_weight), ("k_weight", k_weight)):
+        if weight is not None:
+            check_tensor(name, weight, qkv.dtype, qkv.shape[2:])
 
 
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:

@@ -139,6 +139,7 @@ def test_what_does_not_fit_is_named(device):
     q, k = random(3, 4, 8, device=device), random(3, 2, 8, device=device)
     cache, slots = torch.zeros(2, 4, 1, 8, device=device), torch.zeros(3, dtype=torch.int64, device=device)
     fused = (cos, sin, positions, cache, cache)
+    gaps = torch.ones(8, 2, device=device)[:, 0]
     for function, arguments, named, message in [
         (rope_, (q[..., :7], k, cos, sin, positions), {}, "even D"),
         (rope_, (q.transpose(0, 1), k, cos, sin, positions), {}, "must be contiguous"),
@@ -149,7 +150,8 @@ def test_what_does_not_fit_is_named(device):
         (rope_write_kv, (q[:, :2], *fused, slots), {}, "do not fit qkv"),
         (rope_write_kv, (q, *fused[:3], cache.half(), cache, slots), {}, "k_cache is torch.float16"),
         (rope_write_kv, (q, *fused, slots), {"q_weight": cos[0]}, "normalizes both"),
-        (rope_write_kv, (q, *fused, slots), {"q_weight": cos[0], "k_weight": cos[0]}, "a head's weight"),
+        (rope_write_kv, (q, *fused, slots), {"q_weight": cos[0], "k_weight": cos[0]}, r"q_weight is .*\(4,\)"),
+        (rope_write_kv, (q, *fused, slots), {"q_weight": gaps, "k_weight": gaps}, "q_weight is .*contiguous"),
     ]:
         with pytest.raises(InputError, match=message):
             function(*arguments, **named)
