@@ -214,10 +214,7 @@ def paged_decode(
         kind, group = "decode_vector" if vector else "decode", n_heads // n_kv_heads
         launch = pick_decode(kind, cc, size, group, share=chunk or -(-longest // num_splits))
     q = q if q.stride()[1:] == (size, 1) else q.contiguous()
-    if num_splits > 1:
-        o, lse = room_for_states(workspace, q, num_splits)
-    else:
-        o, lse = out, torch.empty(requests, n_heads, dtype=torch.float32, device=q.device)
+    o, lse = room_for_states(workspace, out, num_splits)
     if requests:
         kernel = _decode_vector_kernel if vector else _decode_kernel
         kernel[n_heads if vector else n_kv_heads, requests, num_splits](

@@ -103,7 +103,7 @@ def paged_decode_one_launch(
         where = k_cache, v_cache, block_table, seq_lens
         return paged_decode(q, *where, scale=scale, num_splits=1, out=out, backend=chosen)
     q = q if q.stride()[1:] == (size, 1) else q.contiguous()
-    o, lse = room_for_states(workspace, q, num_splits)
+    o, lse = room_for_states(workspace, out, num_splits)
     _one_launch_kernel[n_kv_heads, requests, num_splits](
         q, k_cache, v_cache, block_table, seq_lens, o, lse, tickets, out, q.stride(0), block_table.stride(0),
         least, (scale or size**-0.5) * LOG2_E,

@@ -196,10 +196,7 @@ def paged_attention(
             per_multiprocessor=4 if few_rows else 2, most=8192 if few_rows else longest,
         )  # fmt: skip
     q = q if q.stride()[1:] == (size, 1) else q.contiguous()
-    if num_splits > 1:
-        o, lse = room_for_states(workspace, q, num_splits)
-    else:
-        o, lse = out, torch.empty(tokens, n_heads, dtype=torch.float32, device=q.device)
+    o, lse = room_for_states(workspace, out, num_splits)
     if tokens and requests:
         _paged_kernel[n_kv_heads, q_blocks, num_splits](
             q, k_cache, v_cache, block_table, cu_q, seq_lens, o, lse, q.stride(0), block_table.stride(0),

@@ -254,10 +254,7 @@ def paged_decode_quant(
         longest = min(max_seq_len or block_table.shape[1] * page, window or NO_WINDOW)
         num_splits = choose_splits(requests * n_kv_heads, longest, multiprocessors(q.device))
     q = q if q.stride()[1:] == (size, 1) else q.contiguous()
-    if num_splits > 1:
-        o, lse = room_for_states(workspace, q, num_splits)
-    else:
-        o, lse = out, torch.empty(requests, n_heads, dtype=torch.float32, device=q.device)
+    o, lse = room_for_states(workspace, out, num_splits)
     if requests:
         kernel = _decode_quant_vector_kernel if vector else _decode_quant_kernel
         kernel[n_heads if vector else n_kv_heads, requests, num_splits](

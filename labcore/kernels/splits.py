@@ -67,12 +67,18 @@ def workspace_size(tokens: int, n_heads: int, head_dim: int, num_splits: int) ->
     return num_splits * tokens * n_heads * (head_dim + 1) if num_splits > 1 else 0
 
 
-def room_for_states(workspace: Tensor | None, q: Tensor, num_splits: int) -> State:
-    """o [tokens, num_splits, n_heads, head_dim] and lse for each query of q: in `workspace`, or newly allocated."""
-    tokens, n_heads, size = q.shape
+def room_for_states(workspace: Tensor | None, out: Tensor, num_splits: int) -> State:
+    """Where the shares' states go for an output `out` [tokens, n_heads, head_dim]: o, and float32 lse of its rows.
+
+    Of one share o is `out` itself, lse [tokens, n_heads]. Of more, o is float32 [tokens, num_splits, n_heads, head_dim]
+    in `workspace`, or newly allocated, for `merge`. Raises InputError for a workspace that is too small.
+    """
+    tokens, n_heads, size = out.shape
+    if num_splits == 1:
+        return out, torch.empty(tokens, n_heads, dtype=torch.float32, device=out.device)
     need, states = workspace_size(tokens, n_heads, size, num_splits), (tokens, num_splits, n_heads)
     if workspace is None:
-        workspace = torch.empty(need, dtype=torch.float32, device=q.device)
+        workspace = torch.empty(need, dtype=torch.float32, device=out.device)
     if workspace.dtype != torch.float32 or workspace.dim() != 1 or len(workspace) < need:
         raise InputError(
             f"workspace is {workspace.dtype} {tuple(workspace.shape)}: pass {need} float32 (workspace_size)"
