@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from labcore.core.errors import InputError
+from labcore.kernels._checks import check_tensor
 
 NO_WINDOW = 2**30  # no context is longer, and position - NO_WINDOW still fits in 32 bits
 
@@ -77,6 +78,5 @@ def output_like(q: Tensor, out: Tensor | None) -> Tensor:
     """`out`, or a new tensor of the shape and dtype of q. Raises InputError if `out` is another or has gaps."""
     if out is None:
         return torch.empty(q.shape, dtype=q.dtype, device=q.device)
-    if out.shape != q.shape or out.dtype != q.dtype or not out.is_contiguous():
-        raise InputError(f"out is {out.dtype} {tuple(out.shape)}: pass {q.dtype} {tuple(q.shape)}, contiguous")
+    check_tensor("out", out, q.dtype, q.shape)
     return out
