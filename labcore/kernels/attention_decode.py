@@ -25,7 +25,15 @@ from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick
 from labcore.kernels.merge_states import State, merge
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
-from labcore.kernels.paging import NO_WINDOW, check_cache, check_options, check_requests, gather, output_like, slots_of
+from labcore.kernels.paging import (
+    NO_WINDOW,
+    check_cache,
+    check_one_token_each,
+    check_options,
+    gather,
+    output_like,
+    slots_of,
+)
 from labcore.kernels.splits import choose_splits, room_for_states, share_of
 
 FEW_KEYS = 384  # of a share: here the latency of its first tiles counts, and more of them should be under way
@@ -183,11 +191,7 @@ def paged_decode(
     cores (default: where there are none for q's dtype). launch: launch choices to use in place of the table's.
     """
     check_cache(q, k_cache, v_cache)
-    check_requests(q, block_table, seq_lens=seq_lens)
-    if not len(q) == len(block_table) == len(seq_lens):
-        raise InputError(
-            f"{len(q)} queries, {len(block_table)} tables, {len(seq_lens)} lengths: one of each per request"
-        )
+    check_one_token_each(q, block_table, seq_lens)
     check_options(window=window, num_splits=num_splits, chunk=chunk, max_seq_len=max_seq_len)
     if num_splits is not None and chunk is not None:
         raise InputError(

@@ -27,7 +27,7 @@ from labcore.kernels._config import pick
 from labcore.kernels.attention_decode import FEW_KEYS, attend_share, paged_decode, pick_decode
 from labcore.kernels.merge_states import merged
 from labcore.kernels.online_softmax import LOG2_E
-from labcore.kernels.paging import check_cache, check_options, check_requests, output_like
+from labcore.kernels.paging import check_cache, check_one_token_each, check_options, check_requests, output_like
 from labcore.kernels.splits import choose_splits, room_for_states
 
 
@@ -86,7 +86,8 @@ def paged_decode_one_launch(
     calls that run at the same time need their own.
     """
     check_cache(q, k_cache, v_cache)
-    check_requests(q, block_table, seq_lens=seq_lens, tickets=tickets)
+    check_one_token_each(q, block_table, seq_lens)
+    check_requests(q, block_table, tickets=tickets)
     check_options(num_splits=num_splits, max_seq_len=max_seq_len)
     chosen = choose(backend, q, mma=True, what="paged_decode_one_launch")
     requests, n_heads, size = q.shape

@@ -25,7 +25,7 @@ from labcore.kernels.kv_quant_cache import TRITON_TYPES, QuantKV, kinds_for, wri
 from labcore.kernels.kv_quant_planes import add_products, planes, sum_of_products
 from labcore.kernels.merge_states import State, merge
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
-from labcore.kernels.paging import NO_WINDOW, check_requests
+from labcore.kernels.paging import NO_WINDOW, check_one_token_each, check_options, output_like
 from labcore.kernels.splits import choose_splits, room_for_states, share_of
 
 __all__ = ["QuantKV", "paged_decode_quant", "write_kv_quant"]
@@ -228,19 +228,16 @@ def paged_decode_quant(
     vector: bool | None = None,
     launch: dict | None = None,
 ) -> Tensor | State:
-    """`paged_decode` over a quantized cache: the same arguments, splits and results.
+    """`paged_decode` over a quantized cache: the same arguments, without `chunk`, and the same results.
 
     The arithmetic is fp16 with float32 sums (float32 for a float32 q), so what separates the answer from full
     precision's is the cache's own error.
     """
     _check(q, cache)
-    check_requests(q, block_table, seq_lens=seq_lens)
-    if not len(q) == len(block_table) == len(seq_lens):
-        raise InputError(
-            f"{len(q)} queries, {len(block_table)} tables, {len(seq_lens)} lengths: one of each per request"
-        )
+    check_one_token_each(q, block_table, seq_lens)
+    check_options(window=window, num_splits=num_splits, max_seq_len=max_seq_len)
     requests, n_heads, size = q.shape
-    out = torch.empty(q.shape, dtype=q.dtype, device=q.device) if out is None else out
+    out = output_like(q, out)
     if choose(backend, q, fp8=cache.kind == "fp8", what=f"paged_decode_quant of {cache.kind}") == "torch":
         o, lse = paged_decode_reference(q.float(), *cache.numbers(), block_table, seq_lens, window=window, scale=scale)
         return (out.copy_(o), lse) if return_lse else out.copy_(o)

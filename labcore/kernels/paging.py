@@ -67,6 +67,15 @@ def check_requests(q: Tensor, block_table: Tensor, **per_request: Tensor) -> Non
             raise InputError(f"{name} is {tuple(tensor.shape)}: pass a contiguous vector")
 
 
+def check_one_token_each(q: Tensor, block_table: Tensor, seq_lens: Tensor) -> None:
+    """Raise InputError unless these describe a decode step: a query, a table and a length for each request."""
+    check_requests(q, block_table, seq_lens=seq_lens)
+    if not len(q) == len(block_table) == len(seq_lens):
+        raise InputError(
+            f"{len(q)} queries, {len(block_table)} tables, {len(seq_lens)} lengths: one of each per request"
+        )
+
+
 def check_options(**options: int | None) -> None:
     """Raise InputError for an option that is given and not positive."""
     for name, value in options.items():
@@ -75,8 +84,10 @@ def check_options(**options: int | None) -> None:
 
 
 def output_like(q: Tensor, out: Tensor | None) -> Tensor:
-    """`out`, or a new tensor of the shape and dtype of q. Raises InputError if `out` is another or has gaps."""
+    """`out`, or a new tensor of q's shape, dtype and device. Raises InputError if `out` is another or has gaps."""
     if out is None:
         return torch.empty(q.shape, dtype=q.dtype, device=q.device)
     check_tensor("out", out, q.dtype, q.shape)
+    if out.device != q.device:
+        raise InputError(f"out is on {out.device}: pass one on {q.device}")
     return out

@@ -24,7 +24,10 @@ def test_one_launch_agrees_with_two(device, num_splits):
         assert torch.equal(out, wanted) and not tickets.any()
 
 
-def test_too_few_tickets_are_named():
+def test_bad_input_is_named():
     case, q = paged_case([4], device=DEVICE), queries(1, 4, device=DEVICE)
+    tickets = torch.zeros(4, dtype=torch.int32, device=DEVICE)
+    with pytest.raises(InputError, match="2 queries, 1 tables, 1 lengths"):
+        paged_decode_one_launch(queries(2, 4, device=DEVICE), *case.where, tickets)
     with pytest.raises(InputError, match="1 tickets: pass 2"):
         paged_decode_one_launch(q, *case.where, torch.zeros(1, dtype=torch.int32, device=DEVICE))

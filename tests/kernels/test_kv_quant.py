@@ -194,6 +194,10 @@ def test_bytes_and_bad_input():
         paged_decode_quant(torch.zeros(1, 4, 64), cache, table, seq_lens.long())
     with pytest.raises(InputError, match="1 queries, 1 tables, 2 lengths"):
         paged_decode_quant(torch.zeros(1, 4, 64), cache, table, torch.ones(2, dtype=torch.int32))
+    with pytest.raises(InputError, match="num_splits=0: pass a positive number"):
+        paged_decode_quant(torch.zeros(1, 4, 64), cache, table, seq_lens, num_splits=0)
+    with pytest.raises(InputError, match=r"out is torch\.float16"):
+        paged_decode_quant(torch.zeros(1, 4, 64), cache, table, seq_lens, out=torch.zeros(1, 4, 64).half())
     with pytest.raises(InputError, match=r"this cache takes \[tokens, 2, 64\]"):
         write_kv_quant(torch.zeros(3, 2, 32), torch.zeros(3, 2, 32), cache, torch.arange(3))
     with pytest.raises(InputError, match="pass int64"):
