@@ -105,6 +105,11 @@ def close(ours, reference, bar: float, how: str) -> dict:
     return {"pass": bool(error <= bar)} | found | {"max_abs": float(f"{largest:.3g}")}
 
 
+def all_finite(found: Mapping, out) -> dict:
+    """The evidence `found` for some elements of the tensor `out`, and that every element of it is finite."""
+    return {**found, "pass": found["pass"] and bool(out.isfinite().all())}
+
+
 def both(*found: Mapping) -> dict:
     """The evidence of several checks; the row is right if all of them are. The first that fails is shown."""
     worst = next((one for one in found if not one["pass"]), found[0])

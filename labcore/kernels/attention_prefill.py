@@ -30,11 +30,9 @@ from labcore.kernels._compat import capability, choose, has_mma
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
 from labcore.kernels.attention_prefill_ws import TILE as SPECIALIZED
-from labcore.kernels.attention_prefill_ws import launch_specialized, specializable
+from labcore.kernels.attention_prefill_ws import UNBOUNDED, describable, launch_specialized, specializable
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
-from labcore.kernels.paging import NO_WINDOW
-
-UNBOUNDED = tl.constexpr(NO_WINDOW)
+from labcore.kernels.paging import NO_WINDOW, output_like
 
 
 # [book: prefill-reference]
@@ -211,9 +209,9 @@ def attention_varlen(
     Returns `out`, [Tq, Hq, D] like q and contiguous; with return_lse also the log-sum-exp of the scaled scores, natural
     logarithm, fp32 [Hq, Tq]. A query that sees no key gives 0 and -inf. Raises InputError for anything else.
     """
-    check_varlen(q, k, v, cu_q, cu_k, causal, window, scale, out)
+    check_varlen(q, k, v, cu_q, cu_k, causal, window, scale)
     scale = q.shape[2] ** -0.5 if scale is None else scale
-    out = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
+    out = output_like(q, out)
     if choose(backend, q, mma=True, what="attention_varlen") == "torch":
         result, lse = attention_varlen_reference(q, k, v, cu_q, cu_k, causal=causal, window=window, scale=scale)
         out.copy_(result)
@@ -227,7 +225,7 @@ def attention_varlen(
     return (out, lse) if return_lse else out
 
 
-def check_varlen(q, k, v, cu_q, cu_k, causal, window, scale, out=None) -> None:
+def check_varlen(q, k, v, cu_q, cu_k, causal, window, scale) -> None:
     """Raise InputError, with the value and the fix, for arguments that the kernels would misread."""
     if q.dim() != 3 or k.dim() != 3 or k.shape != v.shape or q.shape[2] != k.shape[2] or q.shape[1] % k.shape[1]:
         shapes = " and ".join(str(tuple(x.shape)) for x in (q, k, v))
@@ -237,13 +235,11 @@ def check_varlen(q, k, v, cu_q, cu_k, causal, window, scale, out=None) -> None:
         raise InputError(f"head_dim={size}: the kernels take powers of two from 16 to 256; pad it with zeros")
     if {q.dtype, k.dtype, v.dtype} not in ({torch.float32}, {torch.float16}, {torch.bfloat16}):
         raise InputError(f"q, k, v are {q.dtype}, {k.dtype}, {v.dtype}: one of fp32, fp16, bf16 for all three")
-    for name, x in {"q": q, "k": k, "v": v, "out": out}.items():
-        if x is not None and (x.stride(2) != 1 or (x.shape[1] > 1 and x.stride(1) != size) or x.device != q.device):
+    for name, x in {"q": q, "k": k, "v": v}.items():
+        if x.stride(2) != 1 or (x.shape[1] > 1 and x.stride(1) != size) or x.device != q.device:
             raise InputError(
                 f"{name} has strides {x.stride()} on {x.device}: heads and D contiguous, all on {q.device}"
             )
-    if out is not None and (out.shape != q.shape or out.dtype != q.dtype or not out.is_contiguous()):
-        raise InputError(f"out is {out.dtype} {tuple(out.shape)}: pass contiguous {q.dtype} {tuple(q.shape)}")
     for name, cu, tokens in ("cu_q", cu_q, len(q)), ("cu_k", cu_k, len(k)):
         if cu.dtype != torch.int32 or cu.device != q.device or cu.shape != cu_q.shape or cu.dim() != 1 or len(cu) < 2:
             raise InputError(f"{name} is {cu.dtype} {tuple(cu.shape)}: pass int32 [sequences + 1] on {q.device}")
@@ -259,8 +255,7 @@ def check_varlen(q, k, v, cu_q, cu_k, causal, window, scale, out=None) -> None:
 def launch_choices(q: Tensor, k: Tensor, v: Tensor, max_q: int, causal: bool) -> dict[str, int]:
     """What `_config` chooses for these tensors: descriptors where Hopper's copy engine can read k and v."""
     cc = capability(q.device)
-    readable = all(x.data_ptr() % 16 == 0 and x.stride(0) * x.element_size() % 16 == 0 for x in (k, v))
-    tma = cc is not None and cc >= (9, 0) and readable and len(k) > 0
+    tma = cc is not None and cc >= (9, 0) and describable(k, v) and len(k) > 0
     ws = cc is not None and cc[0] == 9 and specializable(q, k, v, causal)
     shape = {"head_dim": q.shape[2], "float32": q.dtype == torch.float32, "few": max_q <= 64}
     return pick("prefill", cc, **shape, tma=tma, ws=ws)

@@ -76,9 +76,8 @@ def _specialized_kernel(
         acc = tl.dot(weights.to(v.dtype), v, acc * decay[:, None])
     out, lse = finish_softmax(acc, row_max, row_sum)
     if lse_ptr is not None:
-        row = positions - (
-            kv_len - q_len
-        )  # not from `first`: 3.6 shifts a descriptor's coordinate for half of the rows
+        # not from `first`: Triton 3.6 shifts a descriptor's coordinate for half of the rows
+        row = positions - (kv_len - q_len)
         tl.store(lse_ptr + head.to(tl.int64) * tokens + q_start + row, lse, mask=row < q_len)
     outputs.store([first, 0], out.to(out_ptr.dtype.element_ty))
 
@@ -100,10 +99,15 @@ def launch_specialized(q, k, v, out, lse, cu_q, cu_k, max_q, look_back, scale, c
     )  # fmt: skip
 
 
+def describable(*tensors: Tensor) -> bool:
+    """Whether Hopper's copy engine can read these [tokens, heads, D]: beginning and stepping by 16 bytes."""
+    return all(x.data_ptr() % 16 == 0 and x.stride(0) * x.element_size() % 16 == 0 for x in tensors)
+
+
 def specializable(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> bool:
     """Whether descriptors can be made of these tensors within the kernel, whose one form is causal."""
-    aligned = all(x.data_ptr() % 16 == 0 and x.stride(0) * x.element_size() % 16 == 0 for x in (q, k, v))
-    return causal and q.element_size() == 2 and q.shape[2] >= 64 and k.stride(0) == v.stride(0) and aligned
+    alike = k.stride(0) == v.stride(0)
+    return causal and q.element_size() == 2 and q.shape[2] >= 64 and alike and describable(q, k, v)
 
 
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:

@@ -31,6 +31,7 @@ from labcore.kernels.attention_prefill import (
     sequence_of_tile,
 )
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax
+from labcore.kernels.paging import output_like
 
 # Of a row's sum in base 2: fp16 weights end at 2^16 and lose digits below 2^-14; the others have float32's exponents.
 SAFE = {torch.float16: (-8, 15), torch.bfloat16: (-100, 100), torch.float32: (-100, 100)}
@@ -117,9 +118,9 @@ def attention_unified_max(
     phi: where the scaled scores are expected, natural logarithm. recomputed: int32 [1] on q's device, to which the
     number of tiles is added that had to be computed again.
     """
-    check_varlen(q, k, v, cu_q, cu_k, True, None, scale, out)
+    check_varlen(q, k, v, cu_q, cu_k, True, None, scale)
     scale = q.shape[2] ** -0.5 if scale is None else scale
-    out = torch.empty_like(q, memory_format=torch.contiguous_format) if out is None else out
+    out = output_like(q, out)
     if choose(backend, q, mma=True, what="attention_unified_max") == "torch":
         result, lse = attention_varlen_reference(q, k, v, cu_q, cu_k, scale=scale)
         out.copy_(result)

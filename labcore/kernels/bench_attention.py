@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from labcore.bench.cuda_rows import Measured, bars, both, close, floor, measured, sets
+from labcore.bench.cuda_rows import Measured, all_finite, bars, both, close, floor, measured, sets
 from labcore.bench.cuda_run import CudaRun
 from labcore.bench.record import Row
 from labcore.kernels.attention_prefill import attention_varlen
@@ -61,9 +61,8 @@ class Prefill:
         """The output on the first set: finite everywhere, and exact for some queries of every sequence."""
         out, cu = call(), self.cu.tolist()
         chosen, exact = attend_some(*self.inputs[0], cu, cu, self.window)
-        finite = bool(torch.isfinite(out).all())
         found = close(out[chosen], exact, BAR, f"all outputs finite, {len(chosen)} queries × heads against float32")
-        return found | {"pass": found["pass"] and finite}
+        return all_finite(found, out)
 
     def square(self, index: int = 0) -> list[Tensor]:
         """q, k, v of a set as SDPA takes them, [B, heads, S, D]; all sequences must be equally long."""

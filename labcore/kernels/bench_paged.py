@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from labcore.bench.cuda_rows import bars, close, floor, measured
+from labcore.bench.cuda_rows import all_finite, bars, close, floor, measured
 from labcore.bench.cuda_run import CudaRun
 from labcore.bench.record import Row
 from labcore.kernels.attention_decode import paged_decode
@@ -51,7 +51,7 @@ class Mixed:
             begin += new
         ours, exact = (torch.cat(side) for side in zip(*errors, strict=True))
         found = close(ours, exact, BAR, f"all outputs finite, {len(ours)} queries × heads against float32")
-        return found | {"pass": found["pass"] and bool(torch.isfinite(out).all())}
+        return all_finite(found, out)
 
     def fields(self, run: CudaRun) -> dict:
         """What its rows state of the workload."""

@@ -20,6 +20,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from labcore.core.errors import InputError
 from labcore.formats import scaled_fp8
 from labcore.formats.uniform import Uniform
+from labcore.kernels._checks import check_tensor
 from labcore.kernels._compat import capability, choose, has_fp8, has_mma, multiprocessors
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
@@ -176,7 +177,7 @@ def fp8_matmul(
     across = 1 if block is None else -(-k // block)
     expected = ("sa", sa, (m, across)), ("sb", sb, (n if block is None else -(-n // block), across))
     for name, scale, shape in expected:
-        _check_scale(name, scale, shape)
+        check_tensor(name, scale, torch.float32, shape)
     if choose(backend, a, mma=True, fp8=True, what="fp8_matmul") == "torch":
         return matmul8_reference(a, b, sa, sb, block).to(out_dtype)
     out = a.new_empty(m, n, dtype=out_dtype)
@@ -203,7 +204,7 @@ def int8_matmul(
         raise InputError("one of sa and sb is None: pass both scales, or neither for the int32 sums")
     for name, scale, rows in (("sa", sa, len(a)), ("sb", sb, len(b))):
         if scale is not None:
-            _check_scale(name, scale, (rows, 1))
+            check_tensor(name, scale, torch.float32, (rows, 1))
     if choose(backend, a, mma=True, what="int8_matmul") == "torch":
         if sa is None:
             return (a.double() @ b.double().t()).int()
@@ -249,11 +250,6 @@ def _check(a: Tensor, b: Tensor, dtype: torch.dtype) -> None:
         raise InputError(f"a is {a.dtype} and b {b.dtype}: both must be {dtype}; see quantize_rows")
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or not a.shape[1]:
         raise InputError(f"a {tuple(a.shape)} and b {tuple(b.shape)}: pass [M, K] and [N, K], K the same and not 0")
-
-
-def _check_scale(name: str, scale: Tensor, shape: tuple[int, int]) -> None:
-    if scale.shape != shape or scale.dtype != torch.float32 or not scale.is_contiguous():
-        raise InputError(f"{name} is {scale.dtype} {tuple(scale.shape)}: pass float32 {shape}, contiguous")
 
 
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:

@@ -18,7 +18,7 @@ from labcore.core.errors import InputError
 from labcore.formats.awq_checkpoint import unpack_awq
 from labcore.formats.blocks import named
 from labcore.formats.gptq_checkpoint import unpack_gptq
-from labcore.formats.group_codes import GroupCodes, dequantize, fp16_scales
+from labcore.formats.group_codes import GroupCodes, dequantize, fp16_scales, in_order
 from labcore.formats.linear import int4_codes
 
 GROUPS = (128, 64, 32)  # what the kernels know
@@ -71,8 +71,8 @@ class W4Weight:
         """float32 [N, K], K in order of the groups: the specification of what a kernel multiplies with."""
         scale = self.scale.t().float()
         zero = torch.full_like(scale, CENTRE) if self.zero is None else self.zero.t().float()
-        order = torch.arange(self.shape[1], device=scale.device) // self.group
-        return dequantize(self.codes, scale, zero, order)
+        group = in_order(self.shape[1], len(self.scale)).to(scale.device)
+        return dequantize(self.codes, scale, zero, group)
 
     def dequantize(self) -> Tensor:
         """float32 [N, K], K as in the checkpoint."""

@@ -129,7 +129,7 @@ def test_what_does_not_fit_is_named():
         fp8_matmul(a, b, rows, columns)
     with pytest.raises(InputError, match=r"a \(4, 32\) and b \(6, 16\): pass \[M, K\] and \[N, K\]"):
         int8_matmul(a, b[:, :16], rows, columns)
-    with pytest.raises(InputError, match=r"sb is torch.float32 \(4, 1\): pass float32 \(6, 1\)"):
+    with pytest.raises(InputError, match=r"sb is torch.float32 \(4, 1\): make it contiguous torch.float32 \(6, 1\)"):
         int8_matmul(a, b, rows, rows)
     with pytest.raises(InputError, match="pass both scales, or neither"):
         int8_matmul(a, b, rows)
