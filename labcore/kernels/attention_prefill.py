@@ -219,7 +219,7 @@ def attention_varlen(
         lse = q.new_empty(q.shape[1], len(q), dtype=torch.float32) if return_lse else None
         look_back = None if not causal else NO_WINDOW if window is None or window >= max_k else window
         if q.numel():
-            config = config or launch_choices(q, k, v, max_q, causal)
+            config = config or launch_choices(q, k, v, max_q, look_back)
             launch = launch_specialized if config.get("WS") else _launch
             launch(q, k, v, out, lse, cu_q, cu_k, max_q, look_back, scale, config)
     return (out, lse) if return_lse else out
@@ -252,13 +252,16 @@ def check_varlen(q, k, v, cu_q, cu_k, causal, window, scale) -> None:
 
 
 # [book: prefill-launch]
-def launch_choices(q: Tensor, k: Tensor, v: Tensor, max_q: int, causal: bool) -> dict[str, int]:
-    """What `_config` chooses for these tensors: descriptors where Hopper's copy engine can read k and v."""
+def launch_choices(q: Tensor, k: Tensor, v: Tensor, max_q: int, look_back: int | None) -> dict[str, int]:
+    """What `_config` chooses for these tensors: descriptors where Hopper's copy engine can read k and v.
+
+    look_back: the kernel's WINDOW, NO_WINDOW if all earlier keys are seen, None if the later ones too.
+    """
     cc = capability(q.device)
     tma = cc is not None and cc >= (9, 0) and describable(k, v) and len(k) > 0
-    ws = cc is not None and cc[0] == 9 and specializable(q, k, v, causal)
+    ws = cc is not None and cc[0] == 9 and specializable(q, k, v, causal=look_back is not None)
     shape = {"head_dim": q.shape[2], "float32": q.dtype == torch.float32, "few": max_q <= 64}
-    return pick("prefill", cc, **shape, tma=tma, ws=ws)
+    return pick("prefill", cc, **shape, window=look_back not in (None, NO_WINDOW), tma=tma, ws=ws)
 
 
 def _launch(q, k, v, out, lse, cu_q, cu_k, max_q, look_back, scale, config) -> None:
@@ -288,7 +291,8 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
         dtype = "fp32" if where["float32"] else "bf16"
         for head_dim in sorted(size for size in where["head_dim"] if size >= 64):
             for mask, look_back in ("causal", NO_WINDOW), ("window", 4096), ("all", None):
-                yield variant(f"{mask}, {dtype}, D={head_dim}", head_dim, dtype, look_back, launch, cc)
+                if where.get("window") in (None, mask == "window"):
+                    yield variant(f"{mask}, {dtype}, D={head_dim}", head_dim, dtype, look_back, launch, cc)
 
 
 def variant(name, head_dim, dtype, look_back, launch, cc) -> Variant:

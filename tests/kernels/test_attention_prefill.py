@@ -198,6 +198,31 @@ def test_the_specification_is_sdpa(device):
     torch.testing.assert_close(lse, scores.masked_fill(~causal, -torch.inf).logsumexp(-1))
 
 
+def test_on_hopper_a_window_has_launch_choices_of_its_own(monkeypatch):
+    """Of many queries at head_dim 128: no window, a window, one that hides nothing, not causal. Few share a choice."""
+    monkeypatch.setattr(attention_prefill, "capability", lambda device: (9, 0))
+    monkeypatch.setattr(attention_prefill, "choose", lambda *args, **options: "triton")
+    chosen = []
+    monkeypatch.setattr(attention_prefill, "_launch", lambda *arguments: chosen.append(arguments[-1]))
+    arguments = inputs((65,), (65,), head_dim=128, dtype=torch.bfloat16)
+    for options in {}, {"window": 64}, {"window": 65}, {"causal": False}:
+        attention_varlen(*arguments, **options)
+    whole, windowed, unbounded, everything = chosen
+    assert whole == unbounded == everything and whole["BLOCK_N"] == 128
+    assert windowed["BLOCK_N"] == 64 and windowed["TMA"] == 1
+    few = inputs((64,), (90,), head_dim=128, dtype=torch.bfloat16)
+    for options in {}, {"window": 64}:
+        attention_varlen(*few, **options)
+    assert chosen[-1] == chosen[-2] and chosen[-1]["BLOCK_M"] == 64
+
+
+def test_each_launch_choice_is_compiled_for_the_masks_that_may_choose_it():
+    names = [one.name for one in attention_prefill.variants((9, 0)) if "bf16, D=128" in one.name]
+    assert {"causal, bf16, D=128, 128x128", "all, bf16, D=128, 128x128", "window, bf16, D=128, 128x64, TMA"} <= {*names}
+    assert not {"window, bf16, D=128, 128x128", "causal, bf16, D=128, 128x64, TMA"} & {*names}
+    assert sum(name.startswith("window") for name in names) == 3  # many queries, few, and without descriptors
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not ON_GPU, reason="needs an NVIDIA GPU")
 class TestOnAGPU:
