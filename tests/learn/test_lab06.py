@@ -28,6 +28,7 @@ from labcore.learn.labs.lab06_tools import (  # noqa: E402
     fences,
     nothing_written,
 )
+from tests.mutants.lab06 import edited  # noqa: E402
 
 CLOSE = 2e-6 if DEVICE == "cpu" else 1e-5  # a GPU's exponential is good to two units in the last place
 RIGHT = {  # helper with nothing got wrong: (helper, reference, arguments, how often)
@@ -107,6 +108,14 @@ def test_a_stray_store_lands_in_the_fence_of_the_output_and_is_seen():
     torch.as_strided(out, (1,), (1,), out.storage_offset() + 6)[0] = 7.0
     assert int((~fences(out).isnan()).sum()) == 1 and out.isnan().all()
     assert fences(torch.zeros(5)).numel() == 0
+
+
+def test_an_edited_kernel_comes_from_a_file_whose_name_the_assembler_reads():
+    """Compiled code names it between quotation marks."""
+    wrong = edited("fused_softmax", ('other=float("-inf")', "other=0.0"))
+    (name,) = {wrong.__code__.co_filename, wrong.__globals__["softmax_kernel"].fn.__code__.co_filename}
+    assert not {'"', "\\", "\n"} & {*name}
+    assert edited("fused_softmax", ('other=float("-inf")', "other=1.0")).__code__.co_filename != name
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="with a GPU the kernels are compiled")

@@ -11,7 +11,7 @@ import torch
 from labcore.learn.exercises import Attempt, Exercise, Fault, Mistake, oracle, trap
 from labcore.learn.labs import lab06_references as ref
 from labcore.learn.labs.lab06_softmax import stays_inside
-from labcore.learn.labs.lab06_tools import drawn, fenced
+from labcore.learn.labs.lab06_tools import SECONDS, drawn, fenced
 
 LAB = "lab06"
 
@@ -178,6 +178,7 @@ EXERCISES = (
         importance=3,
         minutes=(20, 30),
         rel_tol=1e-5,
+        seconds=SECONDS,
     ),
     Exercise(
         id="kernels.tail",
@@ -223,5 +224,6 @@ EXERCISES = (
         importance=3,
         minutes=(6, 12),
         rel_tol=1e-5,
+        seconds=SECONDS,
     ),
 )

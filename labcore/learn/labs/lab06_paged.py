@@ -9,7 +9,7 @@ import torch
 
 from labcore.learn.exercises import Attempt, Exercise, Fault, Mistake, agrees, oracle, trap
 from labcore.learn.labs import lab06_references as ref
-from labcore.learn.labs.lab06_tools import DEVICE, drawn, drawn_cache, drawn_weight4, fenced
+from labcore.learn.labs.lab06_tools import DEVICE, SECONDS, drawn, drawn_cache, drawn_weight4, fenced
 
 LAB = "lab06"
 
@@ -187,6 +187,7 @@ EXERCISES = (
         importance=3,
         minutes=(15, 25),
         rel_tol=1e-5,
+        seconds=SECONDS,
     ),
     Exercise(
         id="kernels.gemv",
@@ -257,5 +258,6 @@ EXERCISES = (
         importance=2,
         minutes=(10, 15),
         rel_tol=2e-6,
+        seconds=SECONDS,
     ),
 )

@@ -9,7 +9,7 @@ import torch
 
 from labcore.learn.exercises import Attempt, Exercise, Fault, Mistake, agrees, oracle, trap
 from labcore.learn.labs import lab06_references as ref
-from labcore.learn.labs.lab06_tools import drawn, fences, table_of
+from labcore.learn.labs.lab06_tools import SECONDS, drawn, fences, table_of
 
 LAB = "lab06"
 
@@ -113,6 +113,7 @@ EXERCISES = (
         importance=3,
         minutes=(8, 15),
         rel_tol=2e-6,
+        seconds=SECONDS,
     ),
     Exercise(
         id="kernels.online",
@@ -130,8 +131,8 @@ EXERCISES = (
             trap(table_of((4.0, 3.0, 0.0, 0.0)), 2, says="the first tile holds the larger scores"),
             trap(table_of((-9.0, -8.0, -7.0)), 2, says="the last tile is half full, and all scores lie below 0"),
             trap(table_of((99.0, 98.0, -99.0, -99.0)), 2, says="m is the largest score so far, and never falls again"),
-            trap(table_of((1.0, 2.0, 3.0), (3.0, 1.0, 2.0)), 2, says="two rows, and a tile that is half full"),
             stays_inside(table_of((1.0, 2.0, 3.0)), 2),
+            trap(table_of((1.0, 2.0, 3.0), (3.0, 1.0, 2.0)), 2, says="two rows, and a tile that is half full"),
             agrees(drawn_rows_and_block, n=4),
         ),
         mistakes=(
@@ -163,5 +164,6 @@ EXERCISES = (
         importance=3,
         minutes=(8, 15),
         rel_tol=2e-6,
+        seconds=SECONDS,
     ),
 )

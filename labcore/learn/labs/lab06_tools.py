@@ -21,6 +21,7 @@ if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
 
 import triton  # noqa: E402
 
+SECONDS = 10.0 if DEVICE == "cpu" else 60.0  # a check may take; on a GPU it compiles first, ten times or more
 FENCE = 4096  # elements before and after each input and output: more than a tile, so a stray access stays inside
 
 
