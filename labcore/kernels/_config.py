@@ -268,11 +268,13 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
         ({"codes": {"int4"}, "head_dim": {128}}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),
         ({"codes": {"int4"}, "head_dim": {64, 256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 3}),
     ],
-    ("decode_quant", "sm90"): [  # the copies wait for the table's, so five stages hold two tiles, and three only one
+    # the copies wait for the table's, so five stages hold two tiles, and three only one; `resident`: how many programs
+    # a multiprocessor has room for, which sets the number of shares
+    ("decode_quant", "sm90"): [
         ({"codes": {"int8", "fp8"}, "head_dim": {64, 128}}, {"BLOCK_T": 64, "num_warps": 2, "num_stages": 5}),
         ({"codes": {"int8", "fp8"}, "head_dim": {32, 256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 5}),
-        ({"codes": {"int4"}, "head_dim": {128}}, {"BLOCK_T": 64, "num_warps": 2, "num_stages": 5}),
-        ({"codes": {"int4"}, "head_dim": {64}}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),
+        ({"codes": {"int4"}, "head_dim": {128}}, {"BLOCK_T": 64, "resident": 8, "num_warps": 2, "num_stages": 5}),
+        ({"codes": {"int4"}, "head_dim": {64}}, {"BLOCK_T": 64, "num_warps": 2, "num_stages": 5}),
         ({"codes": {"int4"}, "head_dim": {256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 5}),
     ],
     ("decode_quant", "interpreter"): {"BLOCK_T": 32},

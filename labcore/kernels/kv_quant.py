@@ -38,7 +38,11 @@ def _decode_quant_kernel(
     window, scale_log2,
     GROUP: tl.constexpr, N_KV: tl.constexpr, HEAD_DIM: tl.constexpr, PAGE: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
-    """Program (kv_head, request, split), as in `_decode_kernel`; every matrix as planes of its channels."""
+    """Program (kv_head, request, split), as in `_decode_kernel`; every matrix as planes of its channels.
+
+    Both products have the codes on their left, where a tensor core takes 16 rows: Sᵀ = K qᵀ and Oᵀ = Vᵀ Pᵀ. On its
+    right, where 8 columns are enough, are the queries, of which a KV head has few. So heads are columns here.
+    """
     kv_head, request, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     num_splits = tl.num_programs(2)
     CODE: tl.constexpr = data_ptr.dtype.element_ty
@@ -48,27 +52,28 @@ def _decode_quant_kernel(
     WIDTH: tl.constexpr = HALF if INT4 else HEAD_DIM  # bytes of a head
     N: tl.constexpr = 2 if INT4 else 1  # parameters of a head
     LIFT: tl.constexpr = 16.0 if INT4 else 256.0  # lifts weights · scale out of fp16's subnormals, below its largest
-    ROWS: tl.constexpr = max(16, triton.next_power_of_2(GROUP))
-    row, pair = tl.arange(0, ROWS), tl.arange(0, WIDTH // 2)
-    real = row < GROUP
-    head = kv_head * GROUP + row
-    q_at = q_ptr + request * q_stride + head[:, None] * HEAD_DIM
-    whole = tl.load(q_at + tl.arange(0, HEAD_DIM)[None, :], mask=real[:, None], other=0.0).to(tl.float32)
-    size = tl.max(tl.abs(whole), 1)
+    COLUMNS: tl.constexpr = max(8, triton.next_power_of_2(GROUP))
+    column, pair = tl.arange(0, COLUMNS), tl.arange(0, WIDTH // 2)
+    real = column < GROUP
+    head = kv_head * GROUP + column
+    q_at = q_ptr + request * q_stride + head[None, :] * HEAD_DIM
+    whole = tl.load(q_at + tl.arange(0, HEAD_DIM)[:, None], mask=real[None, :], other=0.0).to(tl.float32)
+    size = tl.max(tl.abs(whole), 0)
     size = tl.where(size > 0, size, 1.0)  # queries are divided by it: bf16 has more range than fp16
-    q_sum = tl.sum((whole / size[:, None]).to(KIND).to(tl.float32), 1)
-    q_at += 2 * pair[None, :]
+    q_sum = tl.sum((whole / size[None, :]).to(KIND).to(tl.float32), 0)
+    q_at += 2 * pair[:, None]
     q = (query_plane(q_at, size, real, KIND), query_plane(q_at + 1, size, real, KIND))
     if INT4:
         q += (query_plane(q_at + HALF, size, real, KIND), query_plane(q_at + HALF + 1, size, real, KIND))
 
     seq_len = tl.load(seq_lens_ptr + request)
     begin, end = share_of(split, num_splits, tl.maximum(seq_len - window, 0), seq_len, BLOCK_T, BLOCK_T)
-    row_max, row_sum = tl.full([ROWS], float("-inf"), tl.float32), tl.zeros([ROWS], tl.float32)
+    top = tl.full([COLUMNS], float("-inf"), tl.float32)
     pair_ptr = data_ptr.to(tl.pointer_type(tl.int16))
-    nothing = tl.zeros([ROWS, WIDTH // 2], tl.float32)
+    nothing = tl.zeros([WIDTH // 2, COLUMNS], tl.float32)
     acc = (nothing, nothing, nothing, nothing) if INT4 else (nothing, nothing)
-    acc_zero = tl.zeros([ROWS, BLOCK_T], tl.float32)  # summed over the tokens of a tile at the very end
+    sums = tl.zeros([BLOCK_T, COLUMNS], tl.float32)  # added up over the tokens of a tile at the very end
+    zeros = sums
     table = table_ptr + request * table_stride
     parameter_ptr += kv_head * PAGE
     # scales are too small for asynchronous copies: what a tile needs was asked for while the one before was computed
@@ -81,27 +86,31 @@ def _decode_quant_kernel(
         known = tl.minimum(position, end - 1)  # past the end the last key again: unowned slots may hold NaN
         page, offset = tl.load(table + known // PAGE).to(tl.int64), known % PAGE
         k_at = pair_ptr + page * (PAGE * N_KV * WIDTH) + (offset * N_KV + kv_head) * (WIDTH // 2)
-        k_at = k_at[:, None] + pair[None, :]  # [BLOCK_T, WIDTH / 2]
-        scores = sum_of_products(q, planes(tl.load(k_at), CODE, KIND))  # [ROWS, BLOCK_T]
+        v_at = k_at + PAGE * N_KV * (WIDTH // 2)  # behind the keys of their page
+        scores = sum_of_products(planes(tl.load(k_at[:, None] + pair[None, :]), CODE, KIND), q)  # [BLOCK_T, COLUMNS]
         scale, zero = scale_and_zero(now[0], now[1], INT4)
-        scores = (scores * scale[None, :] + q_sum[:, None] * zero[None, :]) * size[:, None]
-        scores = tl.where((position < end)[None, :], scores, float("-inf"))
-        weights, decay, row_max, row_sum = online_softmax_step(scores, scale_log2, row_max, row_sum)
+        scores = scores * scale[:, None] + q_sum[None, :] * zero[:, None]
+        scores = tl.where((position < end)[:, None], scores, float("-inf"))
+        new_top = tl.maximum(top, tl.max(scores, 0) * (size * scale_log2))
+        weights = tl.exp2(scores * (size * scale_log2)[None, :] - new_top[None, :])
+        decay = tl.exp2(top - new_top)
+        top = new_top
 
-        values = planes(tl.load(k_at + PAGE * N_KV * (WIDTH // 2)), CODE, KIND)  # behind the keys of their page
+        values = planes(tl.load(v_at[None, :] + pair[:, None]), CODE, KIND)
         scale, zero = scale_and_zero(now[2], now[3], INT4)
+        sums = sums * decay[None, :] + weights
         if INT4:
-            acc_zero = acc_zero * decay[:, None] + weights * zero[None, :]
-        weights = (weights * (scale * LIFT)[None, :]).to(KIND)
-        acc = add_products(acc, decay[:, None], weights, values)
+            zeros = zeros * decay[None, :] + weights * zero[:, None]
+        weights = (weights * (scale * LIFT)[:, None]).to(KIND)
+        acc = add_products(acc, decay[None, :], values, weights)
         now = coming
 
-    zero = tl.sum(acc_zero, 1)[:, None]
+    zero = tl.sum(zeros, 0)[:, None]
     out = (request * num_splits + split).to(tl.int64) * N_KV * GROUP + head
     stored = (real & ((begin < end) | (split == 0)))[:, None]
     o_at = o_ptr + out[:, None] * HEAD_DIM + 2 * pair[None, :]
     for i in tl.static_range(4 if INT4 else 2):
-        o, lse = finish_softmax(acc[i] / LIFT + zero, row_max, row_sum)
+        o, lse = finish_softmax(tl.trans(acc[i]) / LIFT + zero, top, tl.sum(sums, 0))
         tl.store(o_at + i % 2 + i // 2 * HALF, o.to(o_ptr.dtype.element_ty), mask=stored)
     tl.store(lse_ptr + out, lse, mask=real)
 
@@ -109,7 +118,7 @@ def _decode_quant_kernel(
 @triton.jit
 def query_plane(q_at, size, real, KIND: tl.constexpr):
     """Every other channel of the queries, of magnitude 1 at most."""
-    return (tl.load(q_at, mask=real[:, None], other=0.0).to(tl.float32) / size[:, None]).to(KIND)
+    return (tl.load(q_at, mask=real[None, :], other=0.0).to(tl.float32) / size[None, :]).to(KIND)
 
 
 @triton.jit
@@ -246,10 +255,12 @@ def paged_decode_quant(
     if vector is None:
         vector = cc is not None and not (has_mma(cc) and q.dtype != torch.float32)
     kind = "decode_quant_vector" if vector else "decode_quant"
-    launch = pick(kind, cc, head_dim=size, codes=cache.kind) if launch is None else launch
+    launch = pick(kind, cc, head_dim=size, codes=cache.kind) if launch is None else dict(launch)
+    resident = launch.pop("resident", 4)
     if num_splits is None:
         longest = min(max_seq_len or block_table.shape[1] * page, window or NO_WINDOW)
-        num_splits = choose_splits(requests * n_kv_heads, longest, multiprocessors(q.device))
+        programs = requests * n_kv_heads
+        num_splits = choose_splits(programs, longest, multiprocessors(q.device), per_multiprocessor=resident)
     q = q if q.stride()[1:] == (size, 1) else q.contiguous()
     o, lse = room_for_states(workspace, out, num_splits)
     if requests:
@@ -292,6 +303,7 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
             for where, launch in rules("decode_quant_vector" if vector else "decode_quant", cc):
                 if kind not in where.get("codes", kinds):
                     continue
+                launch = {key: value for key, value in launch.items() if key != "resident"}
                 for size in sorted(where.get("head_dim", {128})):
                     yield Variant.of(
                         f"{'vector ' if vector else ''}{kind} head_dim {size}", kernel,
@@ -302,6 +314,6 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
 
 def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
     """Launch choices worth a try in a sweep of `labcore.kernels.tune`."""
-    for tokens, warps, stages in itertools.product((32, 64, 128), (2, 4, 8), (5, 7)):
-        if 8 <= tokens // warps <= 32:  # a warp's share of a tile
-            yield {"BLOCK_T": tokens, "num_warps": warps, "num_stages": stages}
+    for (tokens, warps), stages in itertools.product(((32, 1), (32, 2), (64, 2)), (5, 7)):
+        for resident in (4, 6, 8, 12):
+            yield {"BLOCK_T": tokens, "resident": resident, "num_warps": warps, "num_stages": stages}

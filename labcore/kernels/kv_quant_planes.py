@@ -81,26 +81,27 @@ def planes(pair, CODE: tl.constexpr, KIND: tl.constexpr):
 
 
 @triton.jit
-def sum_of_products(q, keys):
-    """The sum over planes of q · keysᵀ: scores [rows, tokens]."""
-    scores = tl.dot(q[0], tl.trans(keys[0]), input_precision="ieee")
-    scores += tl.dot(q[1], tl.trans(keys[1]), input_precision="ieee")
+def sum_of_products(keys, q):
+    """The sum over planes of keys · q: scores [tokens, columns]."""
+    scores = tl.dot(keys[0], q[0], input_precision="ieee")
+    scores = tl.dot(keys[1], q[1], scores, input_precision="ieee")
     if len(keys) == 4:
-        scores += tl.dot(q[2], tl.trans(keys[2]), input_precision="ieee")
-        scores += tl.dot(q[3], tl.trans(keys[3]), input_precision="ieee")
+        scores = tl.dot(keys[2], q[2], scores, input_precision="ieee")
+        scores = tl.dot(keys[3], q[3], scores, input_precision="ieee")
     return scores
 
 
 @triton.jit
-def add_products(acc, decay, weights, values):
-    """decay · acc + weights · values, plane by plane."""
-    first = tl.dot(weights, values[0], acc[0] * decay, input_precision="ieee")
-    second = tl.dot(weights, values[1], acc[1] * decay, input_precision="ieee")
+def add_products(acc, decay, values, weights):
+    """decay · acc + valuesᵀ · weights, plane by plane."""
+    first = tl.dot(values[0], weights, acc[0] * decay, input_precision="ieee")
+    second = tl.dot(values[1], weights, acc[1] * decay, input_precision="ieee")
     if len(values) == 2:
         result = (first, second)
     else:
-        third = tl.dot(weights, values[2], acc[2] * decay, input_precision="ieee")
-        result = (first, second, third, tl.dot(weights, values[3], acc[3] * decay, input_precision="ieee"))
+        third = tl.dot(values[2], weights, acc[2] * decay, input_precision="ieee")
+        fourth = tl.dot(values[3], weights, acc[3] * decay, input_precision="ieee")
+        result = (first, second, third, fourth)
     return result
 
 
