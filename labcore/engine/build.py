@@ -12,7 +12,7 @@ from labcore.attention.metadata import AttentionShape, Backend
 from labcore.core.errors import InputError
 from labcore.engine.config import CacheConfig, SchedulerConfig
 from labcore.engine.engine_core import EngineCore
-from labcore.engine.execution import ExecutionConfig, new_engine
+from labcore.engine.execution import ExecutionConfig, backend_of_speculation, new_engine
 from labcore.engine.scheduler import Scheduler
 from labcore.engine.speculative_runner import SpeculativeRunner
 from labcore.engine.verify import ACCEPTANCE
@@ -94,12 +94,13 @@ def assemble(
     longest = limits.pop("max_model_len", None) or model.config.context
     if longest > model.config.context:
         raise InputError(f"max_model_len={longest}: this model's context is {model.config.context}")
-    limits = SchedulerConfig(max_model_len=longest, **limits)
+    limits, execution = SchedulerConfig(max_model_len=longest, **limits), ExecutionConfig(**execution)
     started = CacheConfig(**{"num_blocks": 2} | cache)
     proposer = None
     if speculative is not None:
         if limits.async_scheduling:
             raise InputError("async_scheduling=True with speculation: how many tokens a step yields is not known ahead")
+        backend = backend_of_speculation(execution, model.norm.weight.device, backend)
         speculative, acceptance = _acceptance(speculative)
         proposer = _proposer(speculative, model, tokenizer, limits, started)
         limits = replace(
@@ -115,7 +116,7 @@ def assemble(
     limits = replace(limits, max_model_len=min(longest, room))
     storage = new_storage(model, cache, kv_cache_dtype)
     if proposer is None:
-        return new_engine(model, storage, limits, cache, tokenizer, backend, ExecutionConfig(**execution))
+        return new_engine(model, storage, limits, cache, tokenizer, backend, execution)
     parts = model, storage, limits, cache, backend
     runner = SpeculativeRunner(*parts, proposer=proposer, acceptance=acceptance)
     return EngineCore(Scheduler(limits, cache), runner, tokenizer)

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import torch
 
 from labcore.attention.metadata import AttentionShape, Backend
+from labcore.attention.sdpa import SDPAAttention
 from labcore.attention.select import HEAD_DIMS, triton_serves
 from labcore.core.errors import InputError
 from labcore.engine.config import CacheConfig, SchedulerConfig
@@ -22,11 +23,13 @@ from labcore.model.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class ExecutionConfig:
-    """Switches of the path on a GPU; None is on where it can be. None of them changes what is computed.
+    """Switches of the path on a GPU; None is on where it can be, True is refused where it cannot. None of them changes
+    what is computed.
 
     triton: attention and the layers' small operators by `labcore.kernels` (`fused`), else by torch; cuda_graphs: replay
     decoding steps, where nothing but the fused layers writes to the cache. The third switch is SchedulerConfig's
-    async_scheduling (`overlap`). Steps with speculation go past all three.
+    async_scheduling (`overlap`). Steps with speculation are neither fused nor captured; triton=False still keeps
+    the kernels out of their attention.
     """
 
     triton: bool | None = None
@@ -48,6 +51,35 @@ class ExecutionConfig:
         return replace(self, triton=triton, cuda_graphs=graphs)
 
 
+def backend_of_speculation(execution: ExecutionConfig, device: torch.device, backend: Backend | None) -> Backend | None:
+    """What attends in steps with drafts; None: the fastest there is. Raises InputError for a switch that would do
+    nothing there."""
+    for name in "triton", "cuda_graphs":
+        if getattr(execution, name):
+            raise InputError(
+                f"{name}=True with speculation: steps with drafts are neither fused nor captured; leave out {name} or "
+                "speculative"
+            )
+    without_triton = execution.triton is False and device.type == "cuda"
+    return SDPAAttention if backend is None and without_triton else backend
+
+
+def no_graphs(fused_layers: bool, dtype: torch.dtype, storage: KVStorage, backend: Backend | None) -> str | None:
+    """Why decoding steps of a model of this dtype cannot be captured, and what to change; None: they can.
+
+    A row of padding has slot -1, which the joint kernel of fused layers skips and no other writer does.
+    """
+    if backend is not None:
+        name = getattr(backend, "__name__", backend)
+        return f"backend={name}: only the engine's own choice is captured; drop backend="
+    if not fused_layers:
+        return "layers that a transform changed: only a plain model's are fused; drop transform="
+    if storage.joint_dtype != dtype:
+        kind = "quantized values" if storage.joint_dtype is None else storage.joint_dtype
+        return f"a cache of {kind} beside {dtype} weights: graphs need one type for both; use kv_cache_dtype='auto'"
+    return None
+
+
 def new_engine(
     model: Llama,
     storage: KVStorage,
@@ -59,21 +91,20 @@ def new_engine(
 ) -> EngineCore:
     """An engine without speculation, executed as `execution` and `limits.async_scheduling` say."""
     device = model.norm.weight.device
-    execution = execution.on(device, storage.shape)
+    asked, execution = execution, execution.on(device, storage.shape)
     graphs = False
     if execution.triton:
         from labcore.attention.triton_backend import TritonAttention
         from labcore.model.fused import FusedBlock, fused
 
         model = fused(model)
-        # a row of padding has slot -1, which the joint kernel of fused layers skips and no other writer does
-        joint = all(type(layer) is FusedBlock for layer in model.layers)
-        joint = joint and storage.joint_dtype == model.norm.weight.dtype
-        graphs = execution.cuda_graphs and joint and backend is None
+        plain = all(type(layer) is FusedBlock for layer in model.layers)
+        obstacle = no_graphs(plain, model.norm.weight.dtype, storage, backend)
+        if asked.cuda_graphs and obstacle:
+            raise InputError(f"cuda_graphs=True with {obstacle}, or leave cuda_graphs out")
+        graphs = execution.cuda_graphs and obstacle is None
         backend = backend or TritonAttention
     elif device.type == "cuda" and backend is None:
-        from labcore.attention.sdpa import SDPAAttention
-
         backend = SDPAAttention
     parts = model, storage, limits, cache, backend
     scheduler = Scheduler(limits, cache)

@@ -75,7 +75,7 @@ class LLM:
     keys and values are stored; see `build`. speculative: such as {"method": "ngram", "num_tokens": 4}: tokens are
     drafted and several checked in one pass; see `build.assemble`. Other options are the fields of `config.CacheConfig`
     and SchedulerConfig and of `execution.ExecutionConfig`: on a GPU, triton=False, cuda_graphs=False and
-    async_scheduling=False turn off what makes a step fast there, one by one.
+    async_scheduling=False turn off what makes a step fast there, one by one; True is refused where it cannot be.
     """
 
     def __init__(

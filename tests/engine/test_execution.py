@@ -7,6 +7,7 @@ pytest.importorskip("triton")
 
 from labcore.attention import select  # noqa: E402
 from labcore.attention.metadata import AttentionShape  # noqa: E402
+from labcore.attention.sdpa import SDPAAttention  # noqa: E402
 from labcore.attention.triton_backend import TritonAttention  # noqa: E402
 from labcore.core.errors import InputError  # noqa: E402
 from labcore.engine import execution  # noqa: E402
@@ -90,6 +91,45 @@ def test_steps_are_captured_only_where_padding_writes_nowhere(monkeypatch, optio
         model.layers.append(layers())
     core = assemble(model, async_scheduling=True, **SMALL, **options)
     assert (core.runner.graphs is not None) == captured
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (
+            {"kv_cache_dtype": "float16"},
+            "a cache of torch.float16 beside torch.float32 weights: .* kv_cache_dtype='auto'",
+        ),
+        (
+            {"kv_cache_dtype": "int8"},
+            "a cache of quantized values beside torch.float32 weights: .* kv_cache_dtype='auto'",
+        ),
+        ({"backend": TritonAttention}, "backend=TritonAttention: .* drop backend="),
+        ({"layers": torch.nn.Identity}, "layers that a transform changed: .* drop transform="),
+    ],
+)
+def test_graphs_that_were_asked_for_and_cannot_be_are_refused(monkeypatch, options, why):
+    monkeypatch.setattr(execution, "triton_serves", lambda shape, device: True)
+    model = tiny_model(head_dim=16)
+    if layers := options.pop("layers", None):
+        model.layers.append(layers())
+    with pytest.raises(InputError, match=f"cuda_graphs=True with {why}, or leave cuda_graphs out"):
+        assemble(model, cuda_graphs=True, async_scheduling=True, **SMALL, **options)
+
+
+@pytest.mark.parametrize("name", ["triton", "cuda_graphs"])
+def test_a_switch_that_speculation_would_pass_over_is_refused(name):
+    with pytest.raises(InputError, match=f"{name}=True with speculation: .* leave out {name} or speculative"):
+        assemble(tiny_model(head_dim=16), speculative={"method": "ngram"}, **SMALL, **{name: True})
+
+
+def test_without_triton_speculation_attends_without_it_too(monkeypatch):
+    plain = assemble(tiny_model(head_dim=16), speculative={"method": "ngram"}, **SMALL, triton=False)
+    assert plain.runner.backend is None  # nothing of it would run on a CPU
+    beside = execution.backend_of_speculation
+    assert beside(ExecutionConfig(triton=False), CUDA, None) is SDPAAttention
+    assert beside(ExecutionConfig(triton=False), CUDA, TritonAttention) is TritonAttention
+    assert beside(ExecutionConfig(cuda_graphs=False), CUDA, None) is None
 
 
 def test_random_models_are_reproducible_and_tied_where_the_shape_says_so():
