@@ -172,7 +172,12 @@ def keys_outer(memory: SlowMemory, rows: int, columns: int) -> Array:
 
 
 def split_keys(q: Array, k: Array, v: Array, splits: int) -> list[State]:
-    """States of the keys in pieces of ⌈L/splits⌉, the last perhaps shorter; queries [T, d] see every key [L, d]."""
+    """States of the keys in pieces of ⌈L/splits⌉, the last perhaps shorter; queries [T, d] see every key [L, d].
+
+    Raises InputError for fewer than one split.
+    """
+    if splits < 1:
+        raise InputError(f"splits={splits}: the keys lie in one piece or more; give 1 or more")
     size = -(-len(k) // splits)
     return [State.of(q @ k[keys].T * q.shape[1] ** -0.5, v[keys]) for _, keys in pieces(len(k), size)]
 

@@ -127,6 +127,12 @@ def test_splits_combine_to_the_whole(splits):
     np.testing.assert_allclose(whole.output(), exact(**given_), atol=1e-12)
 
 
+@pytest.mark.parametrize("splits", [0, -3])
+def test_no_splits_are_refused(splits):
+    with pytest.raises(InputError, match=f"splits={splits}: .* give 1 or more"):
+        split_keys(**inputs(3, 50), splits=splits)
+
+
 def test_the_trace_ends_at_the_formula_and_says_what_was_skipped():
     given_ = inputs(24, 24, 8, np.float16)
     trace = tile_trace(**given_, rows=4, columns=4, causal=True, title="causal", source="this test")
