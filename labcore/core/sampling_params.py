@@ -91,7 +91,11 @@ class SamplingParams:
 
     def _require(self, name: str, kind: type | tuple[type, ...], holds: Callable, rule: str) -> None:
         value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, kind) or not holds(value):
+        try:
+            good = isinstance(value, kind) and not isinstance(value, bool) and holds(value)
+        except OverflowError:  # an integer that no float holds is not finite
+            good = False
+        if not good:
             raise InputError(f"{name}={value!r}: must be {rule}")
 
     @property

@@ -19,10 +19,10 @@ from labcore.attention.upload import upload
 from labcore.core.sampling_params import SamplingParams
 from labcore.kernels.sampling import sample
 from labcore.sampling.processors import adjusts
-from labcore.sampling.sampler import SamplingRow
+from labcore.sampling.sampler import SamplingRow, divisor
 
 NOT_FINITE = "no logit is finite; the model's weights or activations are damaged"
-SMALLEST, LARGEST, MOST = 1e-30, 1e30, 2**31 - 1  # float32 and int32 hold these, and the inverses of the first two
+LEAST, MOST = 1e-30, 2**31 - 1  # float32 and int32 hold these
 
 
 class Draw(NamedTuple):
@@ -44,8 +44,8 @@ def new_draw(params: SamplingParams) -> Draw | None:
     if not draws_on_device(params):
         return None
     seed = secrets.randbits(63) if params.seed is None else params.seed
-    temperature = 0.0 if params.greedy else min(max(params.temperature, SMALLEST), LARGEST)
-    return Draw(temperature, min(params.top_k, MOST), max(params.top_p, SMALLEST), seed)
+    temperature = 0.0 if params.greedy else divisor(params)
+    return Draw(temperature, min(params.top_k, MOST), max(params.top_p, LEAST), seed)
 
 
 def draw(logits: Tensor, draws: Sequence[Draw], positions: Sequence[int]) -> Tensor:

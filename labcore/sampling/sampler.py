@@ -18,6 +18,8 @@ from labcore.sampling.logprobs import Logprobs, likeliest
 from labcore.sampling.processors import adjust, adjusts
 from labcore.sampling.truncation import truncate
 
+COLDEST, HOTTEST = 1e-30, 1e30  # float32 holds both and their inverses, and draws beyond them as it draws there
+
 
 @dataclass(slots=True)
 class SamplingRow:
@@ -121,9 +123,14 @@ def law(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
 
 def _weights(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
     """What the probabilities of the tokens are proportional to [rows, vocab], after temperature and truncation."""
-    temperature = torch.tensor([one.temperature for one in params], device=logits.device)
+    temperature = torch.tensor([divisor(one) for one in params], device=logits.device)
     scaled = (logits - logits.amax(-1, keepdim=True)) / temperature[:, None]  # at most 0, so no exponential overflows
     return truncate(scaled, params).exp()
+
+
+def divisor(params: SamplingParams) -> float:
+    """The temperature, above 0, within what float32 can divide by: 0 / 0 and -inf / inf are no logits."""
+    return float(min(max(params.temperature, COLDEST), HOTTEST))
 
 
 def pick(weights: Tensor, uniform: Tensor) -> Tensor:

@@ -29,14 +29,14 @@ def truncate(scaled: Tensor, params: Sequence[SamplingParams]) -> Tensor:
 
 def threshold(scaled: Tensor, params: Sequence[SamplingParams]) -> Tensor:
     """float32 [rows]: the smallest value of each row that is kept, or something between it and the next smaller."""
-    vocab, new = scaled.shape[1], lambda values: torch.tensor(values, device=scaled.device)
+    vocab, new = scaled.shape[1], lambda values, **kind: torch.tensor(values, device=scaled.device, **kind)
     lowest = new([one.min_p for one in params]).log()
     top_k = new([one.top_k if 0 < one.top_k < vocab else 0 for one in params])
     count = min(vocab, max(FIRST_SORTED, int(top_k.max())))
     if top_k.any():
         kth = scaled.topk(count).values.gather(1, (top_k - 1).clamp(min=0)[:, None])[:, 0]
         lowest = lowest.maximum(kth.where(top_k > 0, -torch.inf))
-    top_p = new([one.top_p for one in params]).double()
+    top_p = new([one.top_p for one in params], dtype=torch.float64)  # in float32 it may be 0, which keeps nothing
     if (top_p == 1).all():
         return lowest
     wanted = top_p * scaled.exp().where(scaled >= lowest[:, None], 0).sum(-1, dtype=torch.float64)

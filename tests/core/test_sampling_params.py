@@ -11,7 +11,8 @@ from labcore.core.sampling_params import SamplingParams
 @pytest.mark.parametrize(
     "bad",
     [
-        {"temperature": -0.1}, {"temperature": math.inf}, {"temperature": math.nan}, {"temperature": "hot"},
+        {"temperature": -0.1}, {"temperature": math.inf}, {"temperature": math.nan}, {"temperature": 10**400},
+        {"temperature": "hot"}, {"logit_bias": {3: 10**400}},
         {"temperature": True}, {"top_k": -1}, {"top_k": 2.5}, {"top_p": 0}, {"top_p": 1.01}, {"top_p": None},
         {"max_tokens": 0}, {"max_tokens": 1.0}, {"seed": -1}, {"seed": 2**63}, {"seed": 1.5}, {"stop": [""]},
         {"min_p": -0.1}, {"min_p": 1.5}, {"n": 0}, {"n": 2.0}, {"presence_penalty": 2.1}, {"frequency_penalty": -2.1},

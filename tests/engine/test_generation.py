@@ -236,6 +236,15 @@ def test_a_request_that_fails_says_why_and_the_others_answer():
     assert [len(output.outputs[0].token_ids) for output in outputs] == [4, 0, 4]
 
 
+@pytest.mark.parametrize("extreme", [{"temperature": 1e-50}, {"top_p": 1e-50}, {"temperature": 1e-50, "logprobs": 1}])
+def test_a_request_colder_than_float32_is_greedy_beside_others(extreme):
+    greedy, cold = (SamplingParams(max_tokens=4, ignore_eos=True, **one) for one in ({"temperature": 0}, extreme))
+    outputs = new_llm(tiny_model()).generate([[1, 2], [1, 2]], [greedy, cold])
+    assert (
+        outputs[0].outputs[0].token_ids == outputs[1].outputs[0].token_ids and len(outputs[0].outputs[0].token_ids) == 4
+    )
+
+
 @pytest.mark.gpu
 @pytest.mark.model
 def test_the_gpu_says_what_the_cpu_says(checkpoint, prompts):

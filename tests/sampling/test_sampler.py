@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from labcore.core.sampling_params import SamplingParams  # noqa: E402
 from labcore.sampling import truncation  # noqa: E402
-from labcore.sampling.sampler import SamplingRow, draw, new_generator, sample  # noqa: E402
+from labcore.sampling.sampler import SamplingRow, draw, law, new_generator, sample  # noqa: E402
 from labcore.sampling.truncation import truncate  # noqa: E402
 
 
@@ -104,6 +104,28 @@ def test_extreme_temperatures_are_the_limits(temperature):
     logits = torch.tensor([0.0, 1e4, 2e4])
     found = distribution(logits, SamplingParams(temperature=temperature))
     torch.testing.assert_close(found, torch.tensor([0.0, 0, 1]) if temperature < 1 else torch.full((3,), 1 / 3))
+
+
+@pytest.mark.parametrize(
+    ("extreme", "like"),
+    [
+        ({"temperature": 1e-50}, {"temperature": 0}),
+        ({"temperature": 1e-40}, {"temperature": 0}),
+        ({"temperature": 1e-50, "top_p": 0.5, "top_k": 3, "min_p": 0.1}, {"temperature": 0}),
+        ({"top_p": 1e-50}, {"temperature": 0}),
+        ({"min_p": 1e-50}, {}),
+        ({"top_k": 2**70}, {}),
+        ({"temperature": 1e300}, {"temperature": 1e20}),
+        ({"temperature": 10**30}, {"temperature": 1e20}),
+    ],
+)
+def test_parameters_that_float32_does_not_hold(extreme, like):
+    logits = random_logits(1, 500)
+    logits[:, ::2] = -torch.inf
+    found = [SamplingParams(**{"seed": 3} | one) for one in (extreme, like)]
+    ours, expected = (sample(logits, [row(params)])[0] for params in found)
+    assert ours.error is None and ours.token_id == expected.token_id
+    assert law(logits, found[:1]).isfinite().all() and law(logits, found[:1])[0, ours.token_id] > 0
 
 
 def test_greedy_is_the_argmax_and_uses_no_randomness():
