@@ -47,6 +47,7 @@ INSTRUCTIONS = {
     "tma": r"cp\.async\.bulk\.tensor",
     "setmaxnreg": r"setmaxnreg",
     "cvt": r"\bcvt\.",
+    "fma.bf16": r"\bfma\.rn\.bf16",
 }
 
 
@@ -66,6 +67,7 @@ class Variant:
     num_warps: int = 4
     num_stages: int = 3
     maxnreg: int | None = None
+    enable_fp_fusion: bool = True
     expects: frozenset[str] = field(default_factory=frozenset)
 
     @classmethod
@@ -82,7 +84,8 @@ class Variant:
     @property
     def options(self) -> dict[str, int]:
         chosen = {"num_warps": self.num_warps, "num_stages": self.num_stages}
-        return chosen if self.maxnreg is None else chosen | {"maxnreg": self.maxnreg}
+        chosen |= {} if self.maxnreg is None else {"maxnreg": self.maxnreg}
+        return chosen if self.enable_fp_fusion else chosen | {"enable_fp_fusion": False}
 
     @property
     def launch(self) -> dict[str, object]:

@@ -59,6 +59,12 @@ def test_what_is_shipped_compiles_without_spills_and_fits(cc, release):
     assert not found, "\n".join(found)
 
 
+@pytest.mark.parametrize("release", RELEASES)
+def test_rotations_round_as_often_as_torch_does(release):
+    reports = compiled(release)[1]["sm90"]["rope"]
+    assert reports and not [name for name, report in reports.items() if "fma.bf16" in report["instructions"]]
+
+
 def test_the_slice_has_every_kernel_of_every_module():
     """On the newest chip, all; on one older chip, all that are shipped for it."""
     newest = {(module, v.kernel_name) for module, v in _compile.shipped(90)}

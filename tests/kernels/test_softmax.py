@@ -16,7 +16,8 @@ def assert_close(ours, logits, temperature):
     exact = softmax_reference(logits.double().float(), temperature)
     assert ours.dtype == torch.float32 and not ours.isnan().any()
     torch.testing.assert_close(ours, exact, rtol=2e-5, atol=1e-7)
-    torch.testing.assert_close(ours.double().sum(-1), torch.ones(len(ours), device=ours.device).double())
+    total = ours.double().sum(-1)  # as close to 1 as a float32 sum of all weights and a GPU's exp2 are
+    torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
