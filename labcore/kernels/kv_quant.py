@@ -69,13 +69,13 @@ def _decode_quant_kernel(
     seq_len = tl.load(seq_lens_ptr + request)
     begin, end = share_of(split, num_splits, tl.maximum(seq_len - window, 0), seq_len, BLOCK_T, BLOCK_T)
     top = tl.full([COLUMNS], float("-inf"), tl.float32)
-    pair_ptr = data_ptr.to(tl.pointer_type(tl.int16))
+    pair_ptr = data_ptr.to(tl.pointer_type(tl.int16)) + kv_head * (PAGE * WIDTH)
     nothing = tl.zeros([WIDTH // 2, COLUMNS], tl.float32)
     acc = (nothing, nothing, nothing, nothing) if INT4 else (nothing, nothing)
     sums = tl.zeros([BLOCK_T, COLUMNS], tl.float32)  # added up over the tokens of a tile at the very end
     zeros = sums
     table = table_ptr + request * table_stride
-    parameter_ptr += kv_head * PAGE
+    parameter_ptr += kv_head * (2 * N * PAGE)
     # scales are too small for asynchronous copies: what a tile needs was asked for while the one before was computed
     now = parameters_of(parameter_ptr, pages_of(table, begin, end, PAGE, BLOCK_T), begin, end, N, N_KV, PAGE)
     ahead = pages_of(table, begin + BLOCK_T, end, PAGE, BLOCK_T)
@@ -85,8 +85,8 @@ def _decode_quant_kernel(
         position = start + tl.arange(0, BLOCK_T)
         known = tl.minimum(position, end - 1)  # past the end the last key again: unowned slots may hold NaN
         page, offset = tl.load(table + known // PAGE).to(tl.int64), known % PAGE
-        k_at = pair_ptr + page * (PAGE * N_KV * WIDTH) + (offset * N_KV + kv_head) * (WIDTH // 2)
-        v_at = k_at + PAGE * N_KV * (WIDTH // 2)  # behind the keys of their page
+        k_at = pair_ptr + (page * (2 * N_KV * PAGE) + offset) * (WIDTH // 2)
+        v_at = k_at + PAGE * (WIDTH // 2)
         scores = sum_of_products(planes(tl.load(k_at[:, None] + pair[None, :]), CODE, KIND), q)  # [BLOCK_T, COLUMNS]
         scale, zero = scale_and_zero(now[0], now[1], INT4)
         scores = scores * scale[:, None] + q_sum[None, :] * zero[:, None]
@@ -135,11 +135,11 @@ def parameters_of(at, page, start, end, N: tl.constexpr, N_KV: tl.constexpr, PAG
     at += page.to(tl.int64) * (2 * N * N_KV * PAGE) + known % PAGE
     some = known < end
     k_scale = tl.load(at, mask=some, other=0.0)
-    v_scale = tl.load(at + N * N_KV * PAGE, mask=some, other=0.0)
+    v_scale = tl.load(at + N * PAGE, mask=some, other=0.0)
     k_zero, v_zero = k_scale, v_scale  # unused but for INT4
     if N == 2:
-        k_zero = tl.load(at + N_KV * PAGE, mask=some, other=0.0)
-        v_zero = tl.load(at + 3 * N_KV * PAGE, mask=some, other=0.0)
+        k_zero = tl.load(at + PAGE, mask=some, other=0.0)
+        v_zero = tl.load(at + 3 * PAGE, mask=some, other=0.0)
     return k_scale, k_zero, v_scale, v_zero
 
 
@@ -192,15 +192,15 @@ def _decode_quant_vector_kernel(
         position = start + tl.arange(0, BLOCK_T)
         known = tl.minimum(position, end - 1)
         page, offset = tl.load(table_ptr + request * table_stride + known // PAGE).to(tl.int64), known % PAGE
-        code = data_ptr + page * (2 * PAGE * N_KV * WIDTH) + (offset * N_KV + kv_head) * WIDTH
-        now = parameters_of(parameter_ptr + kv_head * PAGE, page, start, end, N, N_KV, PAGE)
+        code = data_ptr + (((page * N_KV + kv_head) * 2) * PAGE + offset) * WIDTH
+        now = parameters_of(parameter_ptr + kv_head * (2 * N * PAGE), page, start, end, N, N_KV, PAGE)
         k_low, k_high = halves(code[:, None] + d[None, :], HALF)
         k_scale, k_zero = scale_and_zero(now[0], now[1], INT4)
         scores = tl.sum(k_low * q_low[None, :] + k_high * q_high[None, :], 1) * k_scale + q_sum * k_zero
         scores = tl.where(position < end, scores, float("-inf"))[None, :]
         weights, decay, row_max, row_sum = online_softmax_step(scores, scale_log2, row_max, row_sum)
 
-        v_low, v_high = halves((code + PAGE * N_KV * WIDTH)[:, None] + d[None, :], HALF)
+        v_low, v_high = halves((code + PAGE * WIDTH)[:, None] + d[None, :], HALF)
         v_scale, v_zero = scale_and_zero(now[2], now[3], INT4)
         zero = tl.sum(weights * v_zero[None, :], 1)
         weights = tl.trans(weights * v_scale[None, :])
@@ -251,7 +251,7 @@ def paged_decode_quant(
         o, lse = paged_decode_reference(q.float(), *cache.numbers(), block_table, seq_lens, window=window, scale=scale)
         return (out.copy_(o), lse) if return_lse else out.copy_(o)
 
-    cc, page, n_kv_heads = capability(q.device), *cache.data.shape[2:4]
+    cc, page, n_kv_heads = capability(q.device), cache.page, cache.n_kv_heads
     if vector is None:
         vector = cc is not None and not (has_mma(cc) and q.dtype != torch.float32)
     kind = "decode_quant_vector" if vector else "decode_quant"
@@ -276,9 +276,9 @@ def paged_decode_quant(
 
 
 def _check(q: Tensor, cache: QuantKV) -> None:
-    if q.dim() != 3 or q.shape[1] % cache.data.shape[3] or q.shape[2] != cache.head_dim:
+    if q.dim() != 3 or q.shape[1] % cache.n_kv_heads or q.shape[2] != cache.head_dim:
         raise InputError(
-            f"q is {tuple(q.shape)}, the cache has {cache.data.shape[3]} heads of {cache.head_dim}: pass "
+            f"q is {tuple(q.shape)}, the cache has {cache.n_kv_heads} heads of {cache.head_dim}: pass "
             "[requests, n_heads, head_dim], n_heads a multiple"
         )
     least = 64 if cache.kind == "int4" else 32  # a plane has the 16 channels that a tensor core sums over
