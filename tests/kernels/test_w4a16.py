@@ -16,7 +16,7 @@ from labcore.formats.blocks import named
 from labcore.formats.gptq_checkpoint import pack_gptq, unpack_gptq
 from labcore.formats.group_codes import GroupCodes
 from labcore.kernels import w4a16
-from labcore.kernels.w4_weight import repack, repack_awq, repack_gguf_q4_0, repack_gptq
+from labcore.kernels.w4_weight import repack, repack_awq, repack_gguf_q4_0, repack_gptq, tiled
 from labcore.kernels.w4a16 import choose_splits, dequantized, w4a16_linear, w4a16_reference
 from tests.kernels.checks import DEVICE, DTYPES, close_as_torch
 
@@ -69,7 +69,7 @@ def read_back(weight, dtype, rows, device=DEVICE):
 def test_repacking_keeps_every_weight(name):
     weight, exact = LAYOUTS[name]
     assert torch.equal(weight.dequantize(), exact)
-    assert (weight.zero is None) == (name in ("GPTQ, symmetric", "Q4_0"))
+    assert weight.grid.shape == (weight.shape[1] // weight.group, weight.shape[0])
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -92,14 +92,14 @@ def test_wrong_layouts_do_not_read_back(device, dtype):
     parts = pack_gptq(codes(40, 256, 128, zeros=(1, 17)), 1)
     number = repack(unpack_gptq(parts, 4, 1)).codes
     neighbours = torch.stack((number[:, ::4] | number[:, 1::4] << 4, number[:, 2::4] | number[:, 3::4] << 4), 2)
+    by_row = weight.data.transpose(1, 2).flatten(0, 1).view(weight.data.shape)
     wrong = {
         "nibbles swapped": dataclasses.replace(weight, data=weight.data >> 4 | weight.data << 4),
-        "bytes swapped": dataclasses.replace(weight, data=weight.data.unflatten(1, (-1, 2)).flip(2).flatten(1)),
-        "neighbours in a word": dataclasses.replace(weight, data=neighbours.flatten(1)),
+        "bytes swapped": dataclasses.replace(weight, data=weight.data.unflatten(3, (-1, 2)).flip(4).flatten(3)),
+        "neighbours in a word": dataclasses.replace(weight, data=tiled(neighbours.view(40, -1, 64))),
+        "rows one after the other": dataclasses.replace(weight, data=by_row),
         "zeros off by one": repack_gptq(parts, 2),
-        "stretches of half the length": dataclasses.replace(
-            weight, group=64, scale=weight.scale.repeat_interleave(2, 0), zero=weight.zero.repeat_interleave(2, 0)
-        ),
+        "stretches of half the length": dataclasses.replace(weight, group=64, grid=weight.grid.repeat_interleave(2, 0)),
     }
     for name, broken in wrong.items():
         for rows in ([70], torch.arange(6, 256, 16), slice(None)):
@@ -168,7 +168,7 @@ def test_a_large_mean_of_the_inputs_does_not_drown_the_differences(device, token
 def test_groups_of_a_whole_row_repeat_their_scale(device):
     source = codes(16, 192, 192)
     weight = repack(source)
-    assert weight.group == 64 and weight.scale.shape == (3, 16)
+    assert weight.group == 64 and weight.grid.shape == (3, 16)
     assert torch.equal(read_back(weight, torch.float16, slice(None)), source.dequantize().half())
 
 
@@ -186,7 +186,7 @@ def test_leading_dimensions_and_views(device):
 def test_splits_add_up_and_say_the_same_twice(device, splits):
     weight, x = repack(codes(40, 640, 128)).to(device), normal(9, 640, dtype=torch.float16, device=device)
     bias = normal(40, dtype=torch.float16, device=device)
-    tile = {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": 1, "PTX": 0, "num_warps": 4, "num_stages": 2}
+    tile = {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 0, "num_warps": 4, "num_stages": 2}
     whole = w4a16_linear(x, weight, bias, launch=tile | {"splits": 1})
     parts = [w4a16_linear(x, weight, bias, launch=tile | {"splits": splits}) for _ in range(2)]
     assert torch.equal(parts[0], parts[1])
