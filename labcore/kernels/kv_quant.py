@@ -192,7 +192,7 @@ def _decode_quant_vector_kernel(
         position = start + tl.arange(0, BLOCK_T)
         known = tl.minimum(position, end - 1)
         page, offset = tl.load(table_ptr + request * table_stride + known // PAGE).to(tl.int64), known % PAGE
-        code = data_ptr + (((page * N_KV + kv_head) * 2) * PAGE + offset) * WIDTH
+        code = data_ptr + page * (2 * N_KV * PAGE * WIDTH) + (kv_head * 2 * PAGE + offset) * WIDTH
         now = parameters_of(parameter_ptr + kv_head * (2 * N * PAGE), page, start, end, N, N_KV, PAGE)
         k_low, k_high = halves(code[:, None] + d[None, :], HALF)
         k_scale, k_zero = scale_and_zero(now[0], now[1], INT4)
