@@ -89,8 +89,9 @@ def assemble(
     """
     _check_options(options)
     cache, limits, execution = ({k: v for k, v in options.items() if k in _names(one)} for one in CONFIGS)
+    device = _current(model.norm.weight.device)
     if limits.get("async_scheduling") is None:
-        limits["async_scheduling"] = model.norm.weight.device.type == "cuda" and speculative is None
+        limits["async_scheduling"] = device.type == "cuda" and speculative is None
     longest = limits.pop("max_model_len", None) or model.config.context
     if longest > model.config.context:
         raise InputError(f"max_model_len={longest}: this model's context is {model.config.context}")
@@ -100,7 +101,7 @@ def assemble(
     if speculative is not None:
         if limits.async_scheduling:
             raise InputError("async_scheduling=True with speculation: how many tokens a step yields is not known ahead")
-        backend = backend_of_speculation(execution, model.norm.weight.device, backend)
+        backend = backend_of_speculation(execution, device, backend)
         speculative, acceptance = _acceptance(speculative)
         proposer = _proposer(speculative, model, tokenizer, limits, started)
         limits = replace(
@@ -211,4 +212,14 @@ def _device(device: str | None) -> torch.device:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
         raise InputError(f"device={device!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return chosen
+    return _current(chosen)
+
+
+def _current(device: torch.device) -> torch.device:
+    """The device, if it is the one on which kernels, events and graphs are launched. Raises InputError for another."""
+    if device.type == "cuda" and device.index not in (None, torch.cuda.current_device()):
+        raise InputError(
+            f"device='{device}': kernels and graphs run on the current GPU, {torch.cuda.current_device()}; start with "
+            f"CUDA_VISIBLE_DEVICES={device.index} and pass device='cuda'"
+        )
+    return device

@@ -10,7 +10,7 @@ from labcore.attention.metadata import AttentionShape  # noqa: E402
 from labcore.attention.sdpa import SDPAAttention  # noqa: E402
 from labcore.attention.triton_backend import TritonAttention  # noqa: E402
 from labcore.core.errors import InputError  # noqa: E402
-from labcore.engine import execution  # noqa: E402
+from labcore.engine import build, execution  # noqa: E402
 from labcore.engine.build import assemble  # noqa: E402
 from labcore.engine.engine_core import EngineCore  # noqa: E402
 from labcore.engine.execution import ExecutionConfig  # noqa: E402
@@ -115,6 +115,15 @@ def test_graphs_that_were_asked_for_and_cannot_be_are_refused(monkeypatch, optio
         model.layers.append(layers())
     with pytest.raises(InputError, match=f"cuda_graphs=True with {why}, or leave cuda_graphs out"):
         assemble(model, cuda_graphs=True, async_scheduling=True, **SMALL, **options)
+
+
+def test_a_gpu_that_is_not_the_current_one_is_refused(monkeypatch):
+    """An event would be recorded there, and the host read tokens before they have arrived."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)
+    assert [build._device(name) for name in ("cpu", "cuda", "cuda:0")] == [CPU, CUDA, torch.device("cuda:0")]
+    with pytest.raises(InputError, match=r"device='cuda:1': .* CUDA_VISIBLE_DEVICES=1 and pass device='cuda'"):
+        build._device("cuda:1")
 
 
 @pytest.mark.parametrize("name", ["triton", "cuda_graphs"])
