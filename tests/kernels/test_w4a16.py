@@ -145,6 +145,17 @@ def test_float32_inputs_are_multiplied_in_float32(device, tokens):
     check(37, 256, 64, tokens, torch.float32, device, shuffled=True)
 
 
+@pytest.mark.parametrize("group", [128, 64, 32])
+@pytest.mark.parametrize(("scale_sums", "join"), [(0, 0), (0, 1), (1, 1)])
+def test_every_way_to_multiply_says_the_same(device, scale_sums, join, group):
+    launch = {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": scale_sums, "JOIN": join, "PTX": 0, "num_warps": 4}
+    weight = repack(codes(48, 256, group)).to(device)
+    hot = torch.eye(256, device=device, dtype=torch.bfloat16)[::17]
+    found = w4a16_linear(hot, weight, launch=launch)
+    assert torch.equal(found, weight.dequantize().bfloat16().t()[::17])
+    check(48, 256, group, 9, torch.bfloat16, device, launch=launch)
+
+
 @settings(max_examples=8)
 @given(
     n=st.integers(1, 70),
