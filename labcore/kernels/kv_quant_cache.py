@@ -31,9 +31,10 @@ class QuantKV:
     """Keys and values of one layer, paged. Within a page each head has its keys, then its values.
 
     data: int8 or float8_e4m3fn [pages, n_kv_heads, 2, page, head_dim], or for INT4 uint8 with head_dim / 2 bytes.
-    parameters: fp16 [pages, n_kv_heads, 2, n, page]: the scales, and for INT4 (n = 2) the zeros. Heads before tokens:
-    a program reads one head, and finds all it wants of a page in a row, 2 KB of INT4 and 128 bytes of parameters. With
-    tokens first it would want 64 bytes here and there, of rows of memory that the programs of other heads open again.
+    parameters: fp16 [pages, n_kv_heads, page, 2, n]: of a token its key's scale, for INT4 (n = 2) also its zero, and
+    then its value's, so that one load of 4 or 8 bytes has them all. Heads before tokens: a program reads one head, and
+    finds in a row what it wants of a page. With tokens first, that would be 64 bytes here and there of INT4, in rows of
+    memory that are opened again for every other head.
     """
 
     data: Tensor
@@ -46,7 +47,7 @@ class QuantKV:
             raise InputError(f"kind={kind!r}: choose {', '.join(KINDS)}")
         width, n = (head_dim // 2, 2) if kind == "int4" else (head_dim, 1)
         data = torch.empty(pages, n_kv_heads, 2, page, width, dtype=KINDS[kind], device=device)
-        return cls(data, torch.empty(pages, n_kv_heads, 2, n, page, dtype=torch.float16, device=device))
+        return cls(data, torch.empty(pages, n_kv_heads, page, 2, n, dtype=torch.float16, device=device))
 
     @property
     def kind(self) -> str:
@@ -70,7 +71,7 @@ class QuantKV:
 
     def numbers(self) -> Tensor:
         """What the codes stand for, float32 [2, pages, page, n_kv_heads, head_dim]: keys, then values."""
-        scale, *zero = (one.float()[..., None] for one in self.parameters.unbind(3))
+        scale, *zero = (one.float()[..., None] for one in self.parameters.transpose(2, 3).unbind(4))
         if self.kind == "int4":
             x = torch.cat((self.data & 15, self.data >> 4), -1) * scale + zero[0]
         else:
@@ -102,7 +103,7 @@ def write_kv_quant_reference(k: Tensor, v: Tensor, cache: QuantKV, slots: Tensor
         data, parameters = quantize_heads(new[stored], cache.kind)
         cache.data[page, :, side, offset] = data
         for i, one in enumerate(parameters):
-            cache.parameters[page, :, side, i, offset] = one
+            cache.parameters[page, :, offset, side, i] = one
 
 
 # [book: write-kv-quant]
@@ -126,8 +127,8 @@ def _write_kv_quant_kernel(
     high = tl.load(new_ptr + at + HALF, mask=here[:, None], other=0.0).to(tl.float32)
 
     page, offset = slot // PAGE, slot % PAGE
-    part = (page * N_HEADS + head) * 2 + side
-    to, parameter_at = part * PAGE + offset, part * ((2 if INT4 else 1) * PAGE) + offset
+    part, N = page * N_HEADS + head, 2 if INT4 else 1
+    to, parameter_at = (part * 2 + side) * PAGE + offset, ((part * PAGE + offset) * 2 + side) * N
     broken = tl.sum((tl.abs(low) <= 16384.0).to(tl.int32) + (tl.abs(high) <= 16384.0).to(tl.int32), 1) < HEAD_DIM
     least = tl.minimum(tl.min(low, 1), tl.min(high, 1))
     most = tl.maximum(tl.max(low, 1), tl.max(high, 1))
@@ -136,7 +137,7 @@ def _write_kv_quant_kernel(
         zero = least.to(tl.float16)
         low, high = low - zero.to(tl.float32)[:, None], high - zero.to(tl.float32)[:, None]
         zero = tl.where(broken, float("nan"), zero)
-        tl.store(parameter_ptr + parameter_at + PAGE, zero.to(tl.float16), mask=here)
+        tl.store(parameter_ptr + parameter_at + 1, zero.to(tl.float16), mask=here)
     else:
         LIMIT: tl.constexpr = 127.0 if data_ptr.dtype.element_ty == tl.int8 else 448.0
         step = tl.div_rn(tl.maximum(most, -least), tl.full([ROWS], LIMIT, tl.float32))
