@@ -248,7 +248,7 @@ class Scheduler:
     def fail_step(self, plan: StepPlan, error: str) -> None:
         """The forward pass of `plan` raised: end its requests, trust nothing it was to write. Fail later plans, too."""
         for row in plan.scheduled:
-            self.manager.discard(row.block_ids[row.start // self.manager.block_size :])
+            self.manager.forget_prefix(row.request, row.start // self.manager.block_size)
         self.manager.discard(move.target for move in plan.moves if move.kind is not Move.SWAP_OUT)
         for name in plan.preempted:
             self.host.drop(name)

@@ -146,13 +146,14 @@ class KVCacheManager:
         for block in block_ids:
             self.block_pool.forget(block)
 
-    def forget_prefix(self, request: Request) -> None:
-        """Let the prefix cache forget every copy of what `request` gave it, for the logits came out not finite.
+    def forget_prefix(self, request: Request, first_block: int = 0) -> None:
+        """Let the prefix cache forget every copy of what `request` gave it from this block of its table on: its logits
+        came out not finite, or the step failed that was to fill them.
 
-        Without any copy of its head nothing that continues it is found either.
+        By contents, for the table may have given the blocks up by now. Without any copy of the first one nothing that
+        continues it is found either.
         """
-        count = self.num_cached_blocks[request.request_id]
-        for block_hash in extend_hashes(request, self.block_size, count)[:count]:
+        for block_hash in request.block_hashes[first_block:]:
             for block in list(self.block_pool.cached.get(block_hash, ())):
                 self.block_pool.forget(block)
 

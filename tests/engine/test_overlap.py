@@ -213,6 +213,33 @@ def test_a_step_that_raises_ends_its_requests_and_others_can_come(where):
     assert serve(core, [greedy(9)], PROMPTS[2:3])[0][1] == "length"
 
 
+@pytest.mark.parametrize("options", [{}, {"sliding_window": 5}, {"num_blocks": 13, "watermark": 0.0}])
+def test_nothing_that_a_lost_step_was_to_write_is_found_again(options):
+    """By then the next step is planned: a window may have left those blocks behind, or a preemption given them up."""
+    core = overlapped(max_num_batched_tokens=8, max_num_seqs=2, **options)
+    prompts = [list(range(1, 33)), list(range(101, 113))]
+    for name, prompt in zip("ab", prompts, strict=True):
+        core.add_request(Request(name, prompt, greedy(12)))
+    right, lost = core.runner.collect, 3
+
+    def wrong(step):
+        if step.plan.step == lost:
+            raise RuntimeError("out of memory")
+        return right(step)
+
+    core.runner.collect = wrong
+    before = None
+    while core.has_unfinished_requests():
+        if core.in_flight is not None and core.in_flight.plan.step == lost:
+            before = {row.request.request_id: row.start // 4 for row in core.in_flight.plan.scheduled}
+        core.step()
+    assert before
+    for name, prompt in zip("ab", prompts, strict=True):
+        again = Request("again", prompt, greedy(1))
+        hits = core.scheduler.manager.get_computed_blocks(again)[0]
+        assert name not in before or len(hits) <= before[name], f"{name}: {hits}, {before}"
+
+
 def ended(core, steps=200):
     while core.has_unfinished_requests() and (steps := steps - 1):
         core.step()
