@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +32,7 @@ from labcore.learn.labs.lab06_tools import (  # noqa: E402
 )
 from tests.mutants.lab06 import edited  # noqa: E402
 
+ROOT = Path(__file__).resolve().parents[2]
 CLOSE = 2e-6 if DEVICE == "cpu" else 1e-5  # a GPU's exponential is good to two units in the last place
 RIGHT = {  # helper with nothing got wrong: (helper, reference, arguments, how often)
     "absorb": (lab06_states.absorbed, ref.absorb, lab06_states.drawn_state, 20),
@@ -116,6 +119,37 @@ def test_an_edited_kernel_comes_from_a_file_whose_name_the_assembler_reads():
     (name,) = {wrong.__code__.co_filename, wrong.__globals__["softmax_kernel"].fn.__code__.co_filename}
     assert not {'"', "\\", "\n"} & {*name}
     assert edited("fused_softmax", ('other=float("-inf")', "other=1.0")).__code__.co_filename != name
+
+
+COMPILE = """
+import json, torch
+torch.cuda.is_available = lambda: True  # so that the lab leaves the interpreter off
+from labcore.kernels._compile import Variant, compile_variant, problems
+from labcore.learn.labs import lab06_references as ref
+TYPES = {"table_ptr": "*i32", "length_ptr": "*i32", "data_ptr": "*u8", "scale_ptr": "*fp32", "scale": "fp32"}
+SIZES = {
+    "softmax": {"BLOCK": 128}, "online": {"BLOCK": 32}, "attention": {"D": 32, "BLOCK": 16}, "gemv": {"GROUP": 32},
+    "paged": {"HEADS": 4, "KV_HEADS": 2, "PAGE": 4, "D": 16}, "attention in larger tiles": {"D": 64, "BLOCK": 64},
+}
+found = {}
+for chip in 75, 90:
+    for name, sizes in SIZES.items():
+        kernel = getattr(ref, f"{name.split()[0]}_kernel")
+        names = [one for one in kernel.arg_names if one not in sizes]
+        types = {one: TYPES.get(one, "*fp32" if one.endswith("_ptr") else "i32") for one in names}
+        found[f"{name}, sm{chip}"] = problems(compile_variant(Variant(name, kernel, types, sizes), chip), chip)
+print(json.dumps(found))
+"""
+
+
+def test_the_labs_kernels_compile_for_a_t4_and_an_h100_and_larger_tiles_of_attention_spill():
+    """As its last section says."""
+    plain = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    run = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, env=plain, cwd=ROOT)
+    found = json.loads(run.stdout or run.stderr)
+    larger = [found.pop(f"attention in larger tiles, sm{chip}") for chip in (75, 90)]
+    assert not any(found.values()), found
+    assert all("spills" in one[0] for one in larger), larger
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="with a GPU the kernels are compiled")
