@@ -123,7 +123,7 @@ def test_an_edited_kernel_comes_from_a_file_whose_name_the_assembler_reads():
 
 COMPILE = """
 import json, torch
-torch.cuda.is_available = lambda: True  # so that the lab leaves the interpreter off
+torch.cuda.is_available, torch.cuda.get_device_capability = lambda: True, lambda: (9, 0)  # no interpreter, then
 from labcore.kernels._compile import Variant, compile_variant, problems
 from labcore.learn.labs import lab06_references as ref
 TYPES = {"table_ptr": "*i32", "length_ptr": "*i32", "data_ptr": "*u8", "scale_ptr": "*fp32", "scale": "fp32"}
@@ -161,3 +161,6 @@ def test_the_lab_chooses_the_interpreter_by_itself_or_says_that_it_is_too_late()
     )
     assert early.stdout.strip() == "True", early.stderr
     assert "restart and run from the top" in run("import triton; import labcore.learn.labs.lab06").stderr
+    pascal = "import torch; torch.cuda.is_available = lambda: True; torch.cuda.get_device_capability = lambda: (6, 0)\n"
+    old = run(f"{pascal}from labcore.learn.labs.lab06_tools import DEVICE, interpreted as f; print(DEVICE, f())")
+    assert old.stdout.strip() == "cpu True", old.stderr

@@ -1,6 +1,7 @@
 """What lab 6 gives its reader: where kernels run here, inputs with a fence of NaN around them, and random page tables.
 
-Without a GPU the kernels run in Triton's interpreter. That is decided before Triton is first imported, here.
+Without a GPU for which Triton compiles (compute capability 7.5, a T4, or more) the kernels run in its interpreter. That
+is decided before Triton is first imported, here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from labcore.core.errors import InputError
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = "cuda" if torch.cuda.is_available() and torch.cuda.get_device_capability() >= (7, 5) else "cpu"
 if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
     if "triton" in sys.modules:
         raise InputError("Triton was imported before lab 6 could choose its interpreter: restart and run from the top")
