@@ -11,7 +11,8 @@ and block tables have the width that max_seq_len asks for. All else (heads, wind
 engine's. A row of padding has length 0, slot -1 and the null block: it attends to nothing and writes nowhere. The
 token to feed may itself be unknown to the host: for PENDING it is what the row sampled last, from `newest`.
 
-Graphs are captured when a step first needs one, and share one pool of memory.
+Graphs are captured when a step first needs one, and share one pool of memory: what a step leaves there is overwritten
+by whichever runs next, and its logits lie outside in one place for all, or every graph would keep its own for good.
 Batch sizes to capture, and slot -1 for padding: after vLLM, vllm/worker/model_runner.py.
 """
 
@@ -63,7 +64,7 @@ def length_bucket(longest: int, most: int) -> int:
 
 @dataclass(slots=True)
 class Graph:
-    """inputs: the buffers that the captured step reads; logits: [rows, vocab], what a replay writes."""
+    """inputs: the buffers that the captured step reads; logits: [rows, vocab], where a replay writes."""
 
     inputs: Packed
     logits: Tensor
@@ -85,6 +86,8 @@ class DecodeGraphs:
     ):
         self.model, self.storage, self.newest, self.backend = model, storage, newest, backend
         self.buckets, self.longest = row_buckets(scheduler.max_num_seqs), scheduler.max_model_len
+        shape, weight = (scheduler.max_num_seqs, model.config.vocab), model.norm.weight
+        self.logits = torch.empty(shape, dtype=weight.dtype, device=weight.device)
         self.capture = capture or CudaCapture()
         self.graphs: dict[GraphKey, Graph] = {}
 
@@ -142,7 +145,8 @@ class DecodeGraphs:
         def step() -> Tensor:
             known, newest = there["token_ids"], self.newest[there["rows"]]
             tokens = torch.where(known == PENDING, newest, known).clamp_(min=0)  # a row that failed sampled -1
-            return self.model(tokens, there["positions"], PagedAttend(self.storage, metadata, self.backend))
+            logits = self.model(tokens, there["positions"], PagedAttend(self.storage, metadata, self.backend))
+            return self.logits[: key.rows].copy_(logits)
 
         return Graph(inputs, *self.capture(step))
 

@@ -98,6 +98,7 @@ def test_capturing_leaves_no_trace():
     serve(core, PROMPTS[:2], [2, 2])
     assert capture.replays == [1, 0]  # and steps use what is there
     assert [first, second] == [*core.runner.graphs.graphs.values()]
+    assert first.logits.data_ptr() == second.logits.data_ptr(), "every graph keeps logits of its own"
 
 
 @given(most=st.integers(1, 1000))
