@@ -22,6 +22,8 @@ the device is mini-sglang's.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from labcore.core.request import Request
 from labcore.engine.answer import Answer, Progress
 from labcore.engine.device_runner import DeviceRunner, Launched
@@ -45,7 +47,9 @@ class OverlappedEngine(EngineCore):
 
     def add_request(self, request: Request) -> Answer:
         answer = super().add_request(request)
-        if not draws_on_device(request.sampling_params):
+        if draws_on_device(request.sampling_params):
+            self.need_host.discard(request.request_id)  # of one that was aborted
+        else:
             self.need_host.add(request.request_id)
         return answer
 
@@ -61,9 +65,17 @@ class OverlappedEngine(EngineCore):
             self.in_flight = before
             raise
         progress = self._take(before) if before is not None else []
-        if not self.has_unfinished_requests():
-            self.in_flight = None  # a token too many for each request that stopped
+        self._drop_idle()  # a token too many for each request that stopped
         return progress + failed
+
+    def abort(self, request_ids: Iterable[str]) -> None:
+        super().abort(request_ids)
+        self._drop_idle()
+
+    def _drop_idle(self) -> None:
+        """Forget a step that runs for nobody: it would be counted in the next run."""
+        if not self.has_unfinished_requests():
+            self.in_flight = None
 
     def _launch(self) -> list[Progress]:
         """Plan a step and set it running; the requests that failed if it could not be."""

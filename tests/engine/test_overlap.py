@@ -353,6 +353,27 @@ def test_abort_in_the_middle():
     check_empty(core.scheduler)
 
 
+def test_what_an_abandoned_stream_left_running_is_not_counted_in_the_next_run():
+    counted = []
+    for core in overlapped(tokenizer=tiny_tokenizer()), assemble(MODEL, tiny_tokenizer(), **SMALL):
+        llm = LLM.around(core)
+        stream = llm.stream(["abcdefgh"], greedy(9))
+        next(stream)
+        stream.close()
+        llm.generate(["xyz"], greedy(5))
+        counted.append([(step.tokens, step.sampled) for step in llm.stats.steps])
+    assert counted[0] == counted[1] == [(3, 1), (1, 1), (1, 1), (1, 1), (1, 1)]
+
+
+def test_an_id_that_needed_the_host_may_come_again_without():
+    core = overlapped()
+    core.add_request(Request("a", [1, 2], greedy(5, logprobs=1)))
+    core.abort(["a"])
+    core.add_request(Request("a", [1, 2], greedy(5)))
+    core.step()
+    assert core.in_flight is not None, "the steps of this one overlap"
+
+
 def test_an_end_token_ends():
     scripted = Scripted([20, 21, END, 23, 24, 25])
     llm = LLM.around(overlapped(scripted, tiny_tokenizer()))
