@@ -35,7 +35,8 @@ def kept_reference(logits: Tensor, top_k: Tensor, top_p: Tensor, temperature: Te
     """The specification, by sorting: bool [rows, vocab]. A token is kept if fewer than k, and less than p of the
     probability that top-k leaves, come before it in a stable descending sort."""
     vocab = logits.shape[1]
-    scaled = logits.double().masked_fill(logits.isnan(), -torch.inf) / temperature.where(temperature > 0, 1)[:, None]
+    finite = logits.double().masked_fill(logits.isnan(), -torch.inf).clamp(max=LARGEST.value)  # inf - inf is NaN
+    scaled = finite / temperature.where(temperature > 0, 1)[:, None]
     ordered, order = scaled.sort(stable=True, dim=-1, descending=True)
     limit = top_k.where((top_k > 0) & (top_k < vocab), vocab)[:, None]
     mass = (ordered - ordered[:, :1]).exp().masked_fill(torch.arange(vocab, device=logits.device) >= limit, 0)

@@ -74,6 +74,8 @@ def test_odd_logits(device):
     logits[3, 5] = -1e4
     masked = mask_top_k_top_p(logits, int32(5, 2, 1, 3, device=device), None)
     assert [torch.nonzero(row > -torch.inf).flatten().tolist() for row in masked] == [[3, 9], [4, 5], [7], [5]]
+    logits[1, 5], half, ones = 0.0, torch.full((3,), 0.5, device=device), torch.ones(3, device=device)
+    compare(logits[:3], int32(0, 0, 0, device=device), half, ones)  # one infinity, which has all the probability
     everything = torch.full((1, 40), -torch.inf, device=device)
     assert not (mask_top_k_top_p(everything, 3, 0.5) > -torch.inf).any()
 
