@@ -1,13 +1,14 @@
-"""x Wᵀ with a weight of 4-bit codes and 16-bit inputs: at few tokens, a quarter of the bytes in a quarter of the time.
+"""x Wᵀ with a weight of 4-bit codes and 16-bit inputs: a quarter of the bytes, and what unpacking them costs.
 
 Three kernels, by the number of tokens. One: every weight is used once, so a tensor core has nothing to share, and plain
 sums do (gemv). Up to a few hundred: the weight is the LEFT operand of the product, W xᵀ, for a Hopper tensor core takes
 its left operand from registers, where the codes become numbers; a right operand would first have to be written to
 shared memory in 16 bits. Beyond: the arithmetic is the limit, so the weight is dequantized once and cuBLAS multiplies.
 
-Neither of the first two is as fast as its bytes. Between memory and product every weight costs three to four and a half
-instructions, one to two of them on integer units, which on Hopper have half the rate of the others. Hence the layout,
-in which one instruction unpacks two codes, and hence sums that are scaled instead of weights.
+Between memory and product every weight costs instructions: four and a half in the first, two to four in the second
+(Triton 3.6, sm_90), one to two of them on integer units, which on Hopper have half the rate of the others. Hence the
+layout, in which one instruction unpacks two codes, and hence, for few tokens, sums that are scaled instead of weights.
+For many tokens sums would fill the registers: there weights are scaled, and products need not be waited for.
 
 A nibble becomes a float without a conversion instruction: put into the last bits of a number whose exponent makes
 them count units. 0x4300 | q, read as bf16, is 128 + q (0x6400 | q as fp16, 1024 + q); subtracting 128 + zero is exact.
@@ -30,7 +31,6 @@ from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
 from labcore.kernels.w4_weight import GROUPS, SHORTEST, TILE, W4Weight
 
-FEW_TOKENS = 8  # up to here a program takes all of K, and warps take turns
 MANY_TOKENS = 512  # from here on a dequantized copy is written once and read by cuBLAS
 FEW_ROWS = 16_384  # outputs of one token: up to here smaller tiles, so that every multiprocessor gets some
 ROWS = tl.constexpr(TILE)  # side by side in a weight
@@ -108,7 +108,7 @@ def _gemv_kernel(
 # [/book]
 
 
-# [book: w4a16-few]
+# [book: w4a16-gemm]
 _PTX = (
     "{ .reg .b32 t; "
     + " ".join(f"shr.u32 t, $4, {4 * plane}; lop3.b32 ${plane}, t, 0x000f000f, MAGIC, 0xea;" for plane in range(4))
@@ -152,56 +152,10 @@ def lifted(code, DTYPE: tl.constexpr):
 
 @triton.jit
 def less_zero(lifted_codes, grid, DTYPE: tl.constexpr):
-    """Codes [.., rows, columns] minus zeros, of numbers of `W4Weight.grid` [.., rows]: -16 … 15, exact in any type."""
-    return lifted_codes - lifted((grid >> 16).to(tl.int16), DTYPE).expand_dims(-1)
+    """Codes minus their zero, of numbers of `W4Weight.grid`: -16 … 15, exact in every type. [rows, columns]"""
+    return lifted_codes - lifted((grid >> 16).to(tl.int16), DTYPE)[:, None]
 
 
-@triton.jit(do_not_specialize=["tokens", "stretches"])  # one program for any number of tokens
-def _few_kernel(
-    x_ptr, words_ptr, grid_ptr, bias_ptr, y_ptr, tokens, n, stretches,
-    GROUP: tl.constexpr, STRETCH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_S: tl.constexpr,
-    PTX: tl.constexpr,
-):  # fmt: skip
-    """Program `p`: BLOCK_N outputs of up to BLOCK_M tokens, BLOCK_S stretches at a time, each the work of other warps.
-
-    Products of three dimensions keep the stretches apart until the end. A group's sums, of whole numbers, are added up
-    under its scale. Rows and tokens that do not exist are read as the last one, and not stored.
-    """
-    QUARTER: tl.constexpr = STRETCH // 4
-    PARTS: tl.constexpr = STRETCH // GROUP
-    DTYPE: tl.constexpr = x_ptr.dtype.element_ty
-    token, row = tl.arange(0, BLOCK_M), tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    real, quarter = tl.minimum(row, n - 1), tl.arange(0, QUARTER)
-    words_at = (words_ptr + first_word(real, stretches, QUARTER))[None, :, None] + quarter[None, None, :]
-    x_at = x_ptr + tl.minimum(token, tokens - 1)[None, None, :].to(tl.int64) * (stretches * STRETCH)
-    x_at += quarter[None, :, None]
-    total = tl.zeros([BLOCK_S, BLOCK_N, BLOCK_M], tl.float32)
-    for first in range(0, stretches, BLOCK_S):
-        stretch = first + tl.arange(0, BLOCK_S)
-        there = (stretch < stretches)[:, None]  # beyond the end: the last one again, under a scale of 0
-        stretch = tl.minimum(stretch, stretches - 1)
-        words = tl.load(words_at + stretch[:, None, None] * (ROWS * QUARTER))
-        at = grid_ptr + (stretch * PARTS)[:, None] * n + real[None, :]
-        grids = (tl.load(at, mask=there, other=0), tl.load(at + (PARTS - 1) * n, mask=there, other=0))
-        quarters = unpack(words, DTYPE, PTX)
-        sums = tl.zeros([BLOCK_S, BLOCK_N, BLOCK_M], tl.float32)
-        for plane in tl.static_range(4):
-            x = tl.load(x_at + stretch[:, None, None] * STRETCH + plane * QUARTER)
-            sums += tl.dot(less_zero(quarters[plane], grids[plane // 2], DTYPE), x)
-            if plane == 3 or (plane == 1 and PARTS == 2):  # a group ends
-                total += sums * scale_of(grids[plane // 2])[:, :, None]
-                sums = tl.zeros([BLOCK_S, BLOCK_N, BLOCK_M], tl.float32)
-    y = tl.sum(total, 0)
-    if bias_ptr is not None:
-        y += tl.load(bias_ptr + real).to(tl.float32)[:, None]
-    at = y_ptr + token[None, :].to(tl.int64) * n + row[:, None]
-    tl.store(at, y.to(y_ptr.dtype.element_ty), mask=(row < n)[:, None] & (token < tokens)[None, :])
-
-
-# [/book]
-
-
-# [book: w4a16-gemm]
 @triton.jit
 def scaled(number, grid, DTYPE: tl.constexpr):
     """Codes minus zeros times their scales, rounded once. [rows, columns]
@@ -339,15 +293,13 @@ def w4a16_linear(
     if w.columns is not None:
         rows = rows[:, w.columns]
     rows = rows.contiguous()
-    one, few = (len(rows) <= most and x.dtype != torch.float32 for most in (1, FEW_TOKENS))
+    one = len(rows) == 1 and x.dtype != torch.float32
     if choose(backend, x, mma=not one, what="w4a16_linear") == "torch":
         y = F.linear(rows, w.sorted_weight().to(x.dtype), None if bias is None else bias.to(x.dtype))
     elif len(rows) == 0:
         y = rows.new_empty(0, n)
-    elif one and not has_mma(capability(x.device)):
+    elif one:
         y = _gemv(rows, w, bias, launch)
-    elif few:
-        y = _few(rows, w, bias, launch)
     elif len(rows) >= MANY_TOKENS and launch is None:
         y = F.linear(rows, dequantized(w, x.dtype), None if bias is None else bias.to(x.dtype))
     else:
@@ -364,17 +316,6 @@ def _gemv(x: Tensor, w: W4Weight, bias: Tensor | None, launch: dict | None) -> T
     _gemv_kernel[triton.cdiv(n, launch["BLOCK_N"]),](
         x.view(torch.int32), w.data.view(torch.int32), w.grid, bias, y, n, k // w.stretch, BITS_OF_ONE,
         GROUP=w.group, STRETCH=w.stretch, **launch,
-    )  # fmt: skip
-    return y
-
-
-def _few(x: Tensor, w: W4Weight, bias: Tensor | None, launch: dict | None) -> Tensor:
-    n, k = w.shape
-    launch = pick("w4_few", capability(x.device), few_rows=n <= FEW_ROWS) if launch is None else launch
-    y = x.new_empty(len(x), n)
-    _few_kernel[triton.cdiv(n, launch["BLOCK_N"]),](
-        x, w.data.view(torch.int16), w.grid, bias, y, len(x), n, k // w.stretch,
-        GROUP=w.group, STRETCH=w.stretch, BLOCK_M=FEW_TOKENS, **launch,
     )  # fmt: skip
     return y
 
@@ -404,8 +345,8 @@ def _gemm(x: Tensor, w: W4Weight, bias: Tensor | None, launch: dict | None) -> T
 
 
 def tile_of_tokens(tokens: int) -> int:
-    """The BLOCK_M that a number of tokens is padded to: a power of two from 16 to 256."""
-    return min(max(16, triton.next_power_of_2(tokens)), 256)
+    """The BLOCK_M that a number of tokens is padded to: a power of two from 8 to 256."""
+    return min(max(8, triton.next_power_of_2(tokens)), 256)
 
 
 def choose_splits(tiles: int, stretches: int, slots: int) -> int:
@@ -445,19 +386,11 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
         yield Variant.of("dequantize", _dequantize_kernel, dequantize, launch, GROUP=GROUPS[0], STRETCH=GROUPS[0])
     if not has_mma(cc):
         return
-    few = codes | {"y_ptr": "*bf16"}
-    few.pop("share")
-    for number, (_, launch) in enumerate(rules("w4_few", cc)):
-        for group in GROUPS:
-            yield Variant.of(
-                f"few g{group} {number}", _few_kernel, few, launch, ("mma.sync", "cp.async"),
-                GROUP=group, STRETCH=max(group, SHORTEST), BLOCK_M=FEW_TOKENS, bias_ptr=None,
-            )  # fmt: skip
     for number, (where, launch) in enumerate(rules("w4_gemm", cc)):
         launch = {key: value for key, value in launch.items() if key not in ("splits", "resident")}
         wide = where.get("wide", False)
         types = codes | {"out_ptr": "*fp32"} | ({"x_ptr": "*fp32"} if wide else {})
-        tensor_core = "wgmma" if cc >= (9, 0) else "mma.sync"
+        tensor_core = "wgmma" if cc >= (9, 0) and launch["BLOCK_M"] >= 16 else "mma.sync"
         for group in GROUPS:
             yield Variant.of(
                 f"gemm g{group} {number}", _gemm_kernel, types, launch, () if wide else (tensor_core, "cp.async"),
@@ -469,20 +402,16 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
 
 
 def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
-    """Launch choices worth trying on a Hopper GPU, for "w4_gemv", "w4_few" or "w4_gemm" (BLOCK_M: for which tokens)."""
+    """Launch choices worth trying on a Hopper GPU, for "w4_gemv" or "w4_gemm" (its tokens decide which BLOCK_M fit)."""
     if kind == "w4_gemv":
         tiles = [(16, 8, 4), (16, 16, 8), (16, 4, 2), (8, 16, 4), (8, 8, 2), (32, 8, 8), (8, 32, 8), (4, 32, 4)]
         for rows, stretches, warps in tiles:
             for stages in (2, 3, 4):
                 yield {"BLOCK_N": rows, "BLOCK_S": stretches, "STAGES": stages, "num_warps": warps, "num_stages": 1}
         return
-    if kind == "w4_few":
-        tiles = [(16, 4, 4), (16, 8, 8), (16, 4, 2), (32, 4, 4), (32, 2, 2), (32, 8, 8), (64, 2, 2), (64, 2, 4)]
-        for rows, stretches, warps in tiles:
-            for stages in (2, 3, 4):
-                yield {"BLOCK_N": rows, "BLOCK_S": stretches, "PTX": 1, "num_warps": warps, "num_stages": stages}
-        return
-    tiles = [  # outputs, tokens, warps, SCALE_SUMS, JOIN
+    few = [(64, 2), (64, 4), (128, 4), (32, 1), (32, 2), (16, 1)]  # outputs, warps
+    tiles = [(rows, 8, warps, 1, 0, {"resident": resident}) for rows, warps in few for resident in (2, 4, 8)]
+    tiles += [  # outputs, tokens, warps, SCALE_SUMS, JOIN
         (64, 16, 4, 1, 1, {"resident": 4}), (64, 16, 4, 1, 1, {"splits": 2}), (64, 16, 2, 1, 0, {"resident": 6}),
         (128, 16, 4, 1, 0, {"resident": 4}), (128, 16, 4, 1, 1, {"maxnreg": 128}), (128, 16, 4, 1, 1, {"splits": 2}),
         (64, 32, 4, 1, 1, {}), (128, 32, 4, 1, 0, {}), (128, 32, 4, 1, 1, {}), (128, 32, 4, 1, 1, {"maxnreg": 168}),

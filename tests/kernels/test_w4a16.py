@@ -132,8 +132,8 @@ def check(n, k, group, tokens, dtype, device, *, bias=True, launch=None, x=None,
     ("n", "k", "group", "tokens"),
     [
         (48, 256, 128, 1), (37, 192, 32, 1), (17, 192, 64, 1), (33, 1152, 128, 1),
-        (37, 192, 32, 2), (33, 1152, 128, 7), (48, 256, 128, 8), (48, 256, 128, 16), (70, 640, 128, 17),
-        (50, 192, 64, 33), (64, 128, 128, 65), (40, 64, 32, 129), (20, 128, 64, 300), (20, 128, 64, 400),
+        (37, 192, 32, 2), (33, 1152, 128, 7), (48, 256, 128, 16), (70, 640, 128, 17), (50, 192, 64, 33),
+        (64, 128, 128, 65), (40, 64, 32, 129), (20, 128, 64, 300), (20, 128, 64, 400),
     ],
 )  # fmt: skip
 def test_sums_are_as_right_as_torchs(device, n, k, group, tokens, dtype):
@@ -211,7 +211,7 @@ def test_splits_fill_the_slots_and_no_more():
     assert choose_splits(tiles=1, stretches=3, slots=264) == 1
 
 
-@pytest.mark.parametrize(("many", "some"), [(16, 9), (8, 5)])  # of either kernel: between them sums differ in order
+@pytest.mark.parametrize(("many", "some"), [(16, 9), (8, 5)])
 def test_a_token_does_not_depend_on_its_companions(device, many, some):
     weight, x = repack(codes(40, 256, 128)).to(device), normal(many, 256, dtype=torch.bfloat16, device=device)
     together = w4a16_linear(x, weight)
@@ -268,10 +268,10 @@ def test_large_products(device, n, k, group, tokens, dtype):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(DEVICE != "cuda", reason="other launch choices need a GPU")
-@pytest.mark.parametrize(("kind", "tokens"), [("w4_few", 1), ("w4_few", 7), ("w4_gemm", 16), ("w4_gemm", 200)])
+@pytest.mark.parametrize(("kind", "tokens"), [("w4_gemv", 1), ("w4_gemm", 16), ("w4_gemm", 200)])
 def test_other_launch_choices(device, kind, tokens):
     for launch in list(w4a16.candidates(kind, torch.cuda.get_device_capability()))[::6]:  # the sweep tries all
-        if kind == "w4_few" or (launch["BLOCK_M"] <= 64) == (tokens <= 64):
+        if tokens == 1 or (launch["BLOCK_M"] <= 64) == (tokens <= 64):
             check(1000, 2048, 128, tokens, torch.bfloat16, device, launch=launch)
 
 
