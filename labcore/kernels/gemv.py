@@ -34,6 +34,7 @@ from labcore.kernels._compile import Variant, half
 from labcore.kernels._config import pick, rules
 
 LONG = 8192  # inputs: from here on narrow tiles, of which a program reads many, are faster than few wide ones
+SHORT = 4096  # and below, more rows, or a program has nothing to do before it ends
 
 
 def gemv_reference(
@@ -122,7 +123,8 @@ def gemv(
         y = gemv_reference(x, weight, norm, eps, gated, residual).to(x.dtype)
         return y if out is None else out.copy_(y)
     k = x.shape[1]
-    launch = pick("gemv", capability(x.device), gated=gated, long=k >= LONG) if launch is None else launch
+    if launch is None:
+        launch = pick("gemv", capability(x.device), gated=gated, long=k >= LONG, short=k < SHORT)
     out = torch.empty(1, n, dtype=x.dtype, device=x.device) if out is None else out
     early = {"launch_pdl": True} if launch["EARLY"] else {}
     _gemv_kernel[triton.cdiv(n, launch["BLOCK_N"]),](
@@ -146,18 +148,19 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     kind = f"*{half(cc)}"
     types = dict.fromkeys(("x_ptr", "weight_ptr", "norm_ptr", "y_ptr"), kind) | {"n": "i32", "eps": "fp32"}
     for where, launch in rules("gemv", cc):
-        gated, name = where.get("gated", False), ", ".join(where) or "any"
-        yield Variant.of(name, _gemv_kernel, types, launch, residual_ptr=None, K=4096, GATED=gated)
+        gated, short, name = where.get("gated", False), where.get("short"), ", ".join(where) or "any"
+        yield Variant.of(name, _gemv_kernel, types, launch, residual_ptr=None, K=1024 if short else 4096, GATED=gated)
         if not gated:  # no model adds to gate and up
             plain = {key: value for key, value in types.items() if key != "norm_ptr"} | {"residual_ptr": kind}
-            yield Variant.of(f"{name}, residual", _gemv_kernel, plain, launch, norm_ptr=None, K=14336, GATED=gated)
+            k = 3072 if short else 14336
+            yield Variant.of(f"{name}, residual", _gemv_kernel, plain, launch, norm_ptr=None, K=k, GATED=gated)
 
 
 def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
     """Launch choices worth trying on a Hopper GPU."""
     tiles = [
         (2, 2048, 8), (4, 1024, 4), (8, 512, 4), (4, 512, 4), (4, 512, 2), (4, 2048, 8), (8, 1024, 8), (16, 256, 4),
-        (1, 2048, 8), (2, 1024, 4), (8, 256, 2),
+        (1, 2048, 8), (2, 1024, 4), (8, 256, 2), (1, 4096, 8), (4, 1024, 8),
     ]  # fmt: skip
     for early in (1, 0):
         for rows, columns, warps in tiles:
