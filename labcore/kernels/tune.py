@@ -30,8 +30,8 @@ OFF = 2e-2  # a candidate whose output differs by more than this from the presen
 
 
 @contextmanager
-def chosen(kind: str, launch: dict | None) -> Iterator[None]:
-    """`_config` with `launch` as the one entry of `kind` for this GPU; as it is for None."""
+def chosen(kind: str, launch: _config.Launch | list[_config.Rule] | None) -> Iterator[None]:
+    """`_config` with `launch` as the one entry of `kind` for this GPU, or its rules; as it is for None."""
     key = kind, _config.architecture(capability("cuda"))
     before = _config.TABLE.get(key)
     if launch is not None:
