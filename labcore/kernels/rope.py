@@ -67,11 +67,11 @@ def _turn(a, b, cos, sin):
 @triton.jit
 def _rope_kernel(
     q_ptr, k_ptr, cos_ptr, sin_ptr, position_ptr, q_stride, k_stride,
-    N_Q: tl.constexpr, N_K: tl.constexpr, HALF: tl.constexpr, HEADS: tl.constexpr, LANES: tl.constexpr,
+    N_Q: tl.constexpr, N_K: tl.constexpr, HALF: tl.constexpr, HEADS: tl.constexpr,
 ):  # fmt: skip
     """Program (token, group) turns HEADS heads of one token: groups of q first, then of k."""
     token, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    lane = tl.arange(0, LANES)
+    lane = tl.arange(0, triton.next_power_of_2(HALF))
     angle = tl.load(position_ptr + token).to(tl.int64) * HALF + lane
     cos = tl.load(cos_ptr + angle, mask=lane < HALF, other=0.0)
     sin = tl.load(sin_ptr + angle, mask=lane < HALF, other=0.0)
@@ -103,7 +103,7 @@ def _turn_heads(row_ptr, head, N: tl.constexpr, lane, cos, sin, HALF: tl.constex
 @triton.jit
 def _rope_write_kernel(
     qkv_ptr, cos_ptr, sin_ptr, position_ptr, slot_ptr, k_cache_ptr, v_cache_ptr, q_weight_ptr, k_weight_ptr,
-    stride, eps, N_Q: tl.constexpr, N_KV: tl.constexpr, HALF: tl.constexpr, HEADS: tl.constexpr, LANES: tl.constexpr,
+    stride, eps, N_Q: tl.constexpr, N_KV: tl.constexpr, HALF: tl.constexpr, HEADS: tl.constexpr,
     EARLY: tl.constexpr,
 ):  # fmt: skip
     """Program (token, group) has HEADS heads of one token; q goes back in place, k and v to the token's slot.
@@ -114,12 +114,13 @@ def _rope_write_kernel(
         gdc_launch_dependents()
         gdc_wait()
     token = tl.program_id(0).to(tl.int64)
-    head, lane = tl.program_id(1) * HEADS + tl.arange(0, HEADS), tl.arange(0, LANES)
+    head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
+    lane = tl.arange(0, triton.next_power_of_2(HALF))
     is_q, is_k, is_v = head < N_Q, (head >= N_Q) & (head < N_Q + N_KV), head >= N_Q + N_KV
     inside = (lane < HALF)[None, :]
     here = (head < N_Q + 2 * N_KV)[:, None] & inside
     at = qkv_ptr + token * stride + head[:, None] * (2 * HALF) + lane[None, :]
-    a = tl.load(at, mask=here, other=0.0)  # [HEADS, LANES]: coordinates 0 : D/2
+    a = tl.load(at, mask=here, other=0.0)  # [HEADS, lanes]: coordinates 0 : D/2
     b = tl.load(at + HALF, mask=here, other=0.0)  # and D/2 : D
     turned_a, turned_b = a, b
     if q_weight_ptr is not None:
@@ -227,9 +228,7 @@ def rope_write_kv(
 
 
 def _launch(x: Tensor) -> dict[str, int]:
-    half = x.shape[2] // 2
-    launch = pick("rope", capability(x.device), few_tokens=len(x) < FEW_TOKENS)
-    return launch | {"LANES": triton.next_power_of_2(half)} | EVERY_ROUNDING
+    return pick("rope", capability(x.device), few_tokens=len(x) < FEW_TOKENS) | EVERY_ROUNDING
 
 
 def _check_heads(name: str, x: Tensor) -> None:
@@ -277,7 +276,7 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     joint = angles | {"qkv_ptr": kind, "slot_ptr": "*i64", "k_cache_ptr": kind, "v_cache_ptr": kind}
     joint |= {"stride": "i32:16", "eps": "fp32"}
     weights = {"q_weight_ptr": kind, "k_weight_ptr": kind}
-    size = {"HALF": 64, "LANES": 64}
+    size = {"HALF": 64}
     for _, launch in rules("rope", cc):
         launch, heads = launch | EVERY_ROUNDING, f"{launch['HEADS']} heads"
         yield Variant.of(f"apart, {heads}", _rope_kernel, apart, launch, N_Q=32, N_K=8, **size)
