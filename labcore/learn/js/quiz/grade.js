@@ -29,12 +29,12 @@
     return (answer.decimals === null || answer.decimals === undefined ? number(scaled) : fixed(scaled, answer.decimals)) + unitText(answer.unit);
   }
 
-  // "327,680", "3.2e5", "−4", "3.2 × 10^5", "1/8", "99.5 %" (with the unit of the box) → { value } or { error }
+  // "327,680", "3.2e5", "−4", "3.2 × 10^5", "1/8", "≈ 11.3x", "108K", "99.5 %" (the box's unit) → { value } or { error }
   function parse(text, unit = "1") {
     const typed = text.trim().replace(/[−–]/g, "-");
     if (!typed) return { error: "Enter a number." };
     const bare = unit !== "1" && typed.endsWith(unit) ? typed.slice(0, -unit.length) : typed;
-    const plain = bare.replace(/[\s,_]/g, "").replace(/[×x*]10(?:\^|\*\*)/, "e");
+    const plain = bare.replace(/[\s,_]|^[≈~]|(?:[×x]|times)\s*$/g, "").replace(/[×x*]10(?:\^|\*\*)|K$/, (s) => (s === "K" ? "e3" : "e"));
     const match = /^([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)(?:\/(\d+(?:\.\d+)?))?$/i.exec(plain);
     if (!match) {
       const hasUnit = /^[-+\d.,e\s]+\D+$/i.test(typed);
