@@ -135,7 +135,12 @@ NUMBERS += [("11.3x", "×", 11.3), ("2.0 times", "×", 2), ("≈ 3.1", "1", 3.1)
 NUMBERS += [("108K", "tokens", 108000), ("≈ 1.5 ×", "×", 1.5), ("~2.5 GB", "GB", 2.5)]
 NO_NUMBERS = [("", "1", "Enter a number"), ("12 GiB", "GB", "in GB"), ("about 5", "1", "is not a number")]
 NO_NUMBERS += [("1e999", "1", "too large"), ("1.2.3", "1", "is not a number"), ("1/0", "1", "too large")]
-NO_NUMBERS += [("33 KiB", "B", "in B"), ("1.5e3K", "1", "is not a number"), ("x3", "×", "is not a number"), ("3 GiB", "×", "in ×")]
+NO_NUMBERS += [
+    ("33 KiB", "B", "in B"),
+    ("1.5e3K", "1", "is not a number"),
+    ("x3", "×", "is not a number"),
+    ("3 GiB", "×", "in ×"),
+]
 
 
 def test_numbers_as_people_write_them_and_what_is_none():
