@@ -2,7 +2,9 @@
 
 An entry is one dict for all shapes, or a list of (where, dict): the first whose `where` fits the shape is taken.
 `where` maps a name of the shape to a value, or to a set or range of values: ({"head_dim": 64, "rows": range(1, 17)},
-{"BLOCK_M": 16, ...}). A key in capitals is a constexpr of the kernel; num_warps, num_stages and maxnreg are Triton's.
+{"BLOCK_M": 16, ...}). A key in capitals is a constexpr of the kernel; num_warps, num_stages and maxnreg are Triton's;
+any other is for the function that launches, which derives its grid from it: programs a multiprocessor (`persistent`,
+`resident`, `per_multiprocessor`), keys of the shortest share (`least`), shares of K (`splits`).
 Every entry for a GPU compiles without spills and within that chip's shared memory, which the tests assert; where a
 comment says so it also won a sweep of `labcore.kernels.tune`. Those of "interpreter" only have to be small.
 """
@@ -73,7 +75,8 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     ("threshold", "interpreter"): {"BLOCK": 256},
     ("mask", "sm75"): {"BLOCK": 2048, "num_warps": 4, "num_stages": 1},
     ("mask", "interpreter"): {"BLOCK": 64},
-    # prefill: two warpgroups of 64 rows; few: no sequence is longer than 64 queries. fp32 has no tensor cores to feed
+    # prefill: two warpgroups of 64 rows; few: no sequence is longer than 64 queries; window: one that hides keys; tma:
+    # the copy engine can read k and v. fp32 has no tensor cores to feed
     ("prefill", "sm80"): [
         (
             {"float32": False, "head_dim": {128}},
@@ -276,7 +279,7 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
         ({"codes": {"int4"}, "head_dim": {64, 256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 3}),
     ],
     # the copies wait for the table's, so five stages hold two tiles, and three only one; `resident`: how many programs
-    # a multiprocessor has room for, which sets the number of shares
+    # a multiprocessor is taken to hold when the number of shares is chosen, four without it
     ("decode_quant", "sm90"): [
         ({"codes": {"int8", "fp8"}, "head_dim": {64, 128}}, {"BLOCK_T": 64, "num_warps": 2, "num_stages": 5}),
         ({"codes": {"int8", "fp8"}, "head_dim": {32, 256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 5}),

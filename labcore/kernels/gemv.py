@@ -8,10 +8,10 @@ rest of a layer costs launches: between two products a GPU drains and fills agai
     residual  added to what is stored
 
 On Hopper a product also begins before the kernel ahead of it has ended ("programmatic dependent launch"): its weights
-depend on nothing, so they fill the gap. There is a limit to that. With programs that stay and take several blocks each,
-and attention launched early as well, the products by themselves took the same time in sum, but a whole step of an 8B
-model read at 0.66 of the H200's bandwidth instead of 0.77. (Presumably early programs crowd where there happens to be
-room, and equal shares then end at unequal times.) Here the hardware hands out the blocks.
+depend on nothing, so they fill the gap. There is a limit to that. With persistent programs, which take several blocks
+each, and attention launched early as well, the products by themselves took the same time in sum, but a whole step of an
+8B model read at 0.66 of the H200's bandwidth instead of 0.77. (Presumably early programs crowd where there happens to
+be room, and equal shares then end at unequal times.) Here a program has one block, and the hardware hands them out.
 
 Sums are float32 throughout and rounded once, where the layer by itself rounds the normalized row, the product and the
 sum. Sources: gemlite's GEMV (tl.sum, no tensor cores); RMSNorm, arXiv:1910.07467; programmatic dependent launch, CUDA
@@ -34,7 +34,7 @@ from labcore.kernels._compile import Variant, half
 from labcore.kernels._config import pick, rules
 
 LONG = 8192  # inputs: from here on narrow tiles, of which a program reads many, are faster than few wide ones
-SHORT = 4096  # and below, more rows, or a program has nothing to do before it ends
+SHORT = 4096  # with fewer inputs than this, more rows, or a program has nothing to do before it ends
 
 
 def gemv_reference(
@@ -115,7 +115,7 @@ def gemv(
 
     norm: weight [K] of an RMSNorm with `eps` that x goes through first. gated: weight is [gate; up], and y [1, N / 2]
     is silu(gate · x) · (up · x). residual: like y, added; out may be the residual itself. launch: launch choices to
-    use in place of the table's.
+    use in place of the table's. Raises InputError for another shape or dtype, or a tensor with gaps.
     """
     n = len(weight) // 2 if gated else len(weight)
     _check(x, weight, norm, residual, out, n, gated)

@@ -239,8 +239,9 @@ def paged_decode_quant(
 ) -> Tensor | State:
     """`paged_decode` over a quantized cache: the same arguments, without `chunk`, and the same results.
 
-    The arithmetic is fp16 with float32 sums (float32 for a float32 q), so what separates the answer from full
-    precision's is the cache's own error.
+    Products are fp16 with float32 sums (float32 for a float32 q), so what separates the answer from full precision's is
+    mostly the cache's own error. launch may also have `resident`, programs a multiprocessor, for `choose_splits`.
+    Raises InputError for a q, table or lengths that do not fit the cache, or a head_dim that the kernels do not take.
     """
     _check(q, cache)
     check_one_token_each(q, block_table, seq_lens)
@@ -313,7 +314,7 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
 
 
 def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
-    """Launch choices worth a try in a sweep of `labcore.kernels.tune`."""
+    """Launch choices of "decode_quant" at head_dim 128 that are worth a try in a sweep of `labcore.kernels.tune`."""
     for (tokens, warps), stages in itertools.product(((32, 1), (32, 2), (64, 2)), (5, 7)):
         for resident in (4, 6, 8, 12):
             yield {"BLOCK_T": tokens, "resident": resident, "num_warps": warps, "num_stages": stages}

@@ -169,7 +169,7 @@ def write_kv_quant(k: Tensor, v: Tensor, cache: QuantKV, slots: Tensor, *, backe
     """Quantize k and v [tokens, n_kv_heads, head_dim], rows evenly spaced, each token into its slot; -1: nowhere.
 
     slots int64 [tokens], page · page_size + offset. A head with NaN, infinity or more than 16384 is stored as NaN: it
-    spoils the request it belongs to and no other.
+    spoils the request it belongs to and no other. Raises InputError for k, v or slots that do not fit the cache.
     """
     heads = cache.data.shape[3], cache.head_dim
     if tuple(k.shape[1:]) != heads or k.shape != v.shape or k.dtype != v.dtype:

@@ -82,7 +82,7 @@ def planes(pair, CODE: tl.constexpr, KIND: tl.constexpr):
 
 @triton.jit
 def sum_of_products(keys, q):
-    """The sum over planes of keys · q: scores [tokens, columns]."""
+    """The sum over planes of keys [tokens, channels] · q [channels, columns]: scores [tokens, columns]."""
     scores = tl.dot(keys[0], q[0], input_precision="ieee")
     scores = tl.dot(keys[1], q[1], scores, input_precision="ieee")
     if len(keys) == 4:
@@ -93,7 +93,7 @@ def sum_of_products(keys, q):
 
 @triton.jit
 def add_products(acc, decay, values, weights):
-    """decay · acc + valuesᵀ · weights, plane by plane."""
+    """decay · acc + values · weights, plane by plane: values [channels, tokens], the others' columns are heads."""
     first = tl.dot(values[0], weights, acc[0] * decay, input_precision="ieee")
     second = tl.dot(values[1], weights, acc[1] * decay, input_precision="ieee")
     if len(values) == 2:

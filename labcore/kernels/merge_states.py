@@ -77,7 +77,8 @@ def merge_states(o: Tensor, lse: Tensor, *, backend: str = "auto") -> State:
     """The state over n disjoint sets of keys together, from the state over each.
 
     o [n, ..., D], lse fp32 [n, ...] (natural logarithm) -> o [..., D] in the same dtype, lse [...]. The order of the n
-    changes no more than roundings. An empty state has lse -inf, and its o may be anything.
+    changes no more than roundings. An empty state has lse -inf, and its o may be anything. Raises InputError for other
+    shapes, another dtype of lse, or no state at all.
     """
     if not o.shape[:-1] == lse.shape or lse.dtype != torch.float32 or not len(lse):
         raise InputError(f"o {tuple(o.shape)}, lse {lse.dtype} {tuple(lse.shape)}: pass [n, ..., D] and fp32 [n, ...]")

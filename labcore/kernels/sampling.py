@@ -162,7 +162,8 @@ def sample(
 
     Every parameter is a number for all rows or a tensor [rows]: temperature float32, 0 for the likeliest token (the
     first of equals); top_k int32, 0 for no limit, and top_p float32, 1 for no limit, both in `mask_top_k_top_p`'s
-    sense, after the temperature; seed int64, the request's; position int64, of the token to be drawn.
+    sense, after the temperature; seed int64, the request's; position int64, of the token to be drawn. Raises
+    InputError for a parameter of another shape, or a vocabulary of more than LARGEST_VOCABULARY on the kernel's path.
     """
     check_logits(logits)
     temperature = per_row("temperature", temperature, logits, torch.float32)

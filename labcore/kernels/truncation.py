@@ -26,7 +26,7 @@ from labcore.kernels.softmax import check_logits, per_row
 
 STAGES = tl.constexpr(8)  # tiles on their way from memory while one is counted: a row is read by one program alone
 
-LARGEST = tl.constexpr(3.3895314e38)  # finite number of bf16
+LARGEST = tl.constexpr(3.3895314e38)  # of bf16's finite numbers
 
 ZERO_BITS = {torch.float32: 0, torch.float16: 13, torch.bfloat16: 16}  # at the end of such a number as float32
 

@@ -60,7 +60,7 @@ def _w4_layer(run: CudaRun) -> list:
 
 
 def _gemv(run: CudaRun, n: int, k: int, gated: bool = False) -> list:
-    """A product of an 8B layer at batch 1, over so many matrices that the L2 cache holds none of them."""
+    """A product of a layer for one token, over so many matrices that the L2 cache holds none of them."""
     from labcore.kernels.gemv import gemv
 
     rows = n * (2 if gated else 1)

@@ -31,7 +31,7 @@ from labcore.kernels._config import pick, rules
 from labcore.kernels.w4_weight import GROUPS, SHORTEST, W4Weight
 
 MANY_TOKENS = 512  # from here on a dequantized copy is written once and read by cuBLAS
-FEW_ROWS = 16_384  # outputs of one token: up to here smaller tiles, so that every multiprocessor gets some
+FEW_ROWS = 16_384  # outputs of one token: up to here fewer of them a program, so that every multiprocessor gets some
 BITS_OF_ONE = 0x3F800000  # of 1.0 in float32
 
 
@@ -264,8 +264,9 @@ def w4a16_linear(
 
     Sums are in float32. The result of a token does not depend on the others as long as their number takes the same
     path. No size depends on data and nothing waits for the device, so a CUDA graph can record it; the partial sums of a
-    split, and beyond MANY_TOKENS the dequantized weight, are allocated by torch inside the call. launch: launch choices
-    to use in place of the table's.
+    split, and from MANY_TOKENS on the dequantized weight, are allocated by torch inside the call. launch: choices in
+    place of the table's, of "w4_gemv" for one token that is not fp32, else of "w4_gemm", whatever the number of tokens.
+    Raises InputError for an x or a bias that does not fit.
     """
     n, k = w.shape
     if x.shape[-1] != k or x.dtype not in (torch.float16, torch.bfloat16, torch.float32):

@@ -37,7 +37,7 @@ def in_parts(x, weight, norm, eps, gated, residual):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize(("k", "n"), [(1, 1), (100, 37)])  # on two programs: of one block, of two
+@pytest.mark.parametrize(("k", "n"), [(1, 1), (100, 37)])  # interpreted: one program of one tile, three of two
 def test_it_is_the_specification(device, dtype, k, n, form):
     x, weight, options = case(k, n, dtype, device, **form)
     out = poisoned(1, n, dtype=dtype, device=device)
@@ -72,7 +72,7 @@ def test_the_residual_may_be_the_output(device):
 
 
 def test_what_lies_beside_the_weight_does_not_matter(device):
-    """Rows and columns are masked: past the last of each lies NaN."""
+    """Rows and columns are masked: past the last row lies NaN, past a row's last column the next row."""
     whole = torch.full((40, 72), torch.nan, device=device)
     weight = torch.randn(13 * 50, device=device)
     flat = whole.view(-1)
