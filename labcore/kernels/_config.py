@@ -135,14 +135,14 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
         ({}, {"BLOCK_N": 4, "BLOCK_K": 1024, "EARLY": 0, "num_warps": 4, "num_stages": 1}),
     ],
     ("gemv", "sm90"): [
-        # won within a step of Llama 3 8B (`labcore.engine.tune_step`), where two rows of 1024 had won alone; the short
-        # ones, within one of Qwen3 0.6B
+        # won within a step of Llama 3 8B (`labcore.engine.tune_step`), where two rows of 1024 had won alone
         (
             {"gated": True, "short": False},
             {"BLOCK_N": 1, "BLOCK_K": 4096, "EARLY": 1, "num_warps": 8, "num_stages": 1},
         ),
         ({"gated": True}, {"BLOCK_N": 2, "BLOCK_K": 1024, "EARLY": 1, "num_warps": 4, "num_stages": 1}),
         ({"long": True}, {"BLOCK_N": 4, "BLOCK_K": 512, "EARLY": 1, "num_warps": 4, "num_stages": 1}),
+        # won within a step of Qwen3 0.6B
         ({"short": True}, {"BLOCK_N": 4, "BLOCK_K": 1024, "EARLY": 1, "num_warps": 8, "num_stages": 1}),
         ({}, {"BLOCK_N": 2, "BLOCK_K": 2048, "EARLY": 1, "num_warps": 8, "num_stages": 1}),
     ],

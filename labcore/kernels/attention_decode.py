@@ -21,7 +21,7 @@ from torch import Tensor
 
 from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose, has_mma, multiprocessors
-from labcore.kernels._compile import Variant
+from labcore.kernels._compile import Variant, half
 from labcore.kernels._config import pick
 from labcore.kernels.merge_states import State, merge
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
@@ -233,7 +233,7 @@ def paged_decode(
 
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     """What is compiled for a chip of capability cc: Llama 3's shapes first."""
-    half = "*bf16" if has_mma(cc) else "*fp16"
+    model_type = f"*{half(cc)}"
     numbers = {"q_stride": "i32:16", "table_stride": "i32", "least": "i32", "window": "i32", "scale_log2": "fp32"}
     pointers = {"table_ptr": "*i32", "seq_lens_ptr": "*i32", "o_ptr": "*fp32", "lse_ptr": "*fp32"}
 
@@ -246,10 +246,10 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
 
     if has_mma(cc):
         for size, group, share in itertools.product((128, 64, 256), (4, 1, 32), (4096, FEW_KEYS)):
-            yield variant("decode", half, size, group, share=share)
-        yield variant("decode", half, 128, page=128)
+            yield variant("decode", model_type, size, group, share=share)
+        yield variant("decode", model_type, 128, page=128)
     for size in (128, 64, 256):
-        yield variant("decode_vector", "*fp32" if has_mma(cc) else half, size)
+        yield variant("decode_vector", "*fp32" if has_mma(cc) else model_type, size)
 
 
 def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:

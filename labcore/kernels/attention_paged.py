@@ -20,7 +20,7 @@ from torch import Tensor
 
 from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose, has_mma, multiprocessors
-from labcore.kernels._compile import Variant
+from labcore.kernels._compile import Variant, half
 from labcore.kernels._config import pick
 from labcore.kernels.attention_prefill import attention_varlen_reference, sequence_of_tile
 from labcore.kernels.merge_states import State, merge
@@ -270,13 +270,13 @@ def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tens
 
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     """What is compiled for a chip of capability cc: Llama 3's shapes first, a chunk, then single tokens."""
-    half = "*bf16" if has_mma(cc) else "*fp16"
+    model_type = f"*{half(cc)}"
     tensors = ("q_ptr", "k_ptr", "v_ptr", "o_ptr")
     indices = {"table_ptr": "*i32", "cu_q_ptr": "*i32", "seq_lens_ptr": "*i32", "lse_ptr": "*fp32"}
     numbers = {"q_stride": "i32:16", "table_stride": "i32", "requests": "i32", "window": "i32", "scale_log2": "fp32"}
     shapes = [(128, 16, 4, 2048), (128, 16, 4, 1), (128, 128, 4, 2048), (128, 16, 1, 2048), (128, 16, 7, 8)]
     shapes += [(64, 16, 3, 2048), (64, 16, 3, 1), (256, 16, 4, 2048), (256, 16, 4, 1), (32, 16, 4, 2048)]
-    for dtype in (half, "*fp32") if has_mma(cc) else ():
+    for dtype in (model_type, "*fp32") if has_mma(cc) else ():
         for size, page, group, max_q in shapes:
             launch = pick("paged", cc, exact=dtype == "*fp32", head_dim=size, rows=max_q * group)
             expects = [] if dtype == "*fp32" else ["cp.async", *["wgmma"] * (cc >= (9, 0) and launch["BLOCK_M"] >= 64)]
@@ -285,7 +285,7 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
                 _paged_kernel, dict.fromkeys(tensors, dtype) | indices | numbers, launch, expects,
                 GROUP=group, HEAD_DIM=size, PAGE=page,
             )  # fmt: skip
-    types = dict.fromkeys(("k_ptr", "v_ptr", "k_cache_ptr", "v_cache_ptr"), half)
+    types = dict.fromkeys(("k_ptr", "v_ptr", "k_cache_ptr", "v_cache_ptr"), model_type)
     types |= {"slots_ptr": "*i64", "tokens": "i32", "k_stride": "i32:16", "v_stride": "i32:16"}
     for width in (1024, 512, 192):
         block = triton.next_power_of_2(width)

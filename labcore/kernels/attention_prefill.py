@@ -26,13 +26,14 @@ import triton.language as tl
 from torch import Tensor
 
 from labcore.core.errors import InputError
+from labcore.kernels._checks import describable
 from labcore.kernels._compat import capability, choose, has_mma
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
 from labcore.kernels.attention_prefill_ws import TILE as SPECIALIZED
-from labcore.kernels.attention_prefill_ws import UNBOUNDED, describable, launch_specialized, specializable
+from labcore.kernels.attention_prefill_ws import launch_specialized, specializable
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
-from labcore.kernels.paging import NO_WINDOW, output_like
+from labcore.kernels.paging import NO_WINDOW, UNBOUNDED, output_like
 
 
 # [book: prefill-reference]

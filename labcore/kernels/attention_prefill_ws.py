@@ -21,11 +21,11 @@ import triton.language as tl
 from torch import Tensor
 
 from labcore.core.errors import InputError
+from labcore.kernels._checks import describable
 from labcore.kernels._compile import Variant
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
-from labcore.kernels.paging import NO_WINDOW
+from labcore.kernels.paging import NO_WINDOW, UNBOUNDED
 
-UNBOUNDED = tl.constexpr(NO_WINDOW)
 TILE = {"WS": 1, "BLOCK_M": 128, "BLOCK_N": 128, "num_warps": 4, "num_stages": 2}  # a `config` of `attention_varlen`
 
 
@@ -97,11 +97,6 @@ def launch_specialized(q, k, v, out, lse, cu_q, cu_k, max_q, look_back, scale, c
         q, k, v, out, lse, cu_q, cu_k, len(q), q.stride(0), k.stride(0), k.shape[1], scale * LOG2_E,
         HEAD_DIM=q.shape[2], WINDOW=look_back, **{name: value for name, value in config.items() if name != "WS"},
     )  # fmt: skip
-
-
-def describable(*tensors: Tensor) -> bool:
-    """Whether Hopper's copy engine can read these [tokens, heads, D]: beginning and stepping by 16 bytes."""
-    return all(x.data_ptr() % 16 == 0 and x.stride(0) * x.element_size() % 16 == 0 for x in tensors)
 
 
 def specializable(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> bool:

@@ -23,7 +23,6 @@ from torch import Tensor
 from labcore.kernels._compat import choose, has_mma
 from labcore.kernels._compile import Variant
 from labcore.kernels.attention_prefill import (
-    UNBOUNDED,
     attend_blocks,
     attention_varlen_reference,
     check_varlen,
@@ -31,7 +30,7 @@ from labcore.kernels.attention_prefill import (
     sequence_of_tile,
 )
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax
-from labcore.kernels.paging import output_like
+from labcore.kernels.paging import UNBOUNDED, output_like
 
 # Of a row's sum in base 2: fp16 weights end at 2^16 and lose digits below 2^-14; the others have float32's exponents.
 SAFE = {torch.float16: (-8, 15), torch.bfloat16: (-100, 100), torch.float32: (-100, 100)}

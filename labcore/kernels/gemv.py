@@ -148,7 +148,8 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     kind = f"*{half(cc)}"
     types = dict.fromkeys(("x_ptr", "weight_ptr", "norm_ptr", "y_ptr"), kind) | {"n": "i32", "eps": "fp32"}
     for where, launch in rules("gemv", cc):
-        gated, short, name = where.get("gated", False), where.get("short"), ", ".join(where) or "any"
+        gated, short = where.get("gated", False), where.get("short", False)
+        name = ", ".join(key if wanted else f"not {key}" for key, wanted in where.items()) or "any"
         yield Variant.of(name, _gemv_kernel, types, launch, residual_ptr=None, K=1024 if short else 4096, GATED=gated)
         if not gated:  # no model adds to gate and up
             plain = {key: value for key, value in types.items() if key != "norm_ptr"} | {"residual_ptr": kind}

@@ -14,8 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from labcore.core.errors import InputError
-from labcore.kernels._compat import capability, choose, has_mma
-from labcore.kernels._compile import Variant
+from labcore.kernels._compat import capability, choose
+from labcore.kernels._compile import Variant, half
 from labcore.kernels._config import pick, rules
 
 State = tuple[Tensor, Tensor]  # o [..., head_dim], lse [...]
@@ -106,9 +106,9 @@ def merge(o: Tensor, lse: Tensor, out: Tensor, step: int) -> State:
 
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     """What is compiled for a chip of capability cc: float32 states into a model's dtype, head_dim 128 first."""
-    half = "*bf16" if has_mma(cc) else "*fp16"
+    model_type = f"*{half(cc)}"
     for _, launch in rules("merge", cc):
-        types = {"o_ptr": "*fp32", "lse_ptr": "*fp32", "out_ptr": half, "out_lse_ptr": "*fp32"}
+        types = {"o_ptr": "*fp32", "lse_ptr": "*fp32", "out_ptr": model_type, "out_lse_ptr": "*fp32"}
         types |= {"n": "i32", "step": "i32", "width": "i32:16"}
         for size in (128, 64, 256):
             yield Variant.of(f"merge, head_dim {size}", _merge_kernel, types, launch, BLOCK_D=size)

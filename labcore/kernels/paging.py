@@ -14,6 +14,7 @@ from labcore.core.errors import InputError
 from labcore.kernels._checks import check_tensor
 
 NO_WINDOW = 2**30  # no context is longer, and position - NO_WINDOW still fits in 32 bits
+UNBOUNDED = tl.constexpr(NO_WINDOW)  # the same for kernels
 
 
 def gather(cache: Tensor, table: Tensor, length: int) -> Tensor:
