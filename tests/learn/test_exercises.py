@@ -130,9 +130,26 @@ def odd_error(lengths, block_size):
     raise KeyError("a\nb")
 
 
+def wrapped_error(lengths, block_size):
+    """As Triton's interpreter raises: an error of its own, whose cause is that of the kernel's line."""
+    try:
+        return lengths / [][0]
+    except IndexError as error:
+        raise RuntimeError("interpreted") from error
+
+
+def with_a_helper(lengths, block_size):
+    return unused_share(lengths, block_size)
+
+
+def unused_share(lengths, block_size):
+    return float(np.mean(-lengths % block_size))
+
+
 # name -> (function, words of its sentence)
 ODD = {
     "exception": (lambda lengths, block_size: lengths / 0 + [][1], "raised IndexError: list index out of range"),
+    "the line of the cause": (wrapped_error, 'RuntimeError: interpreted, in your line "return lengths / [][0]"'),
     "own line": (odd_error, 'KeyError: \'a\\nb\', in your line "raise KeyError("a\\nb")"'),
     "none": (lambda lengths, block_size: None, "returned None; is there a return"),
     "text": (lambda lengths, block_size: "2.5", "returned '2.5', expected one number"),
@@ -432,6 +449,10 @@ def test_the_report_names_what_was_solved(tmp_path):
     text = (tmp_path / "lab99-report.md").read_text(encoding="utf-8")
     assert "| Waste | `test.waste` | ✓ passed | 2 | 2 |" in text
     assert "def right(lengths, block_size):" in text and str(tmp_path) not in text
+    exercises.check("test.waste", with_a_helper)
+    exercises.report("lab99", tmp_path)
+    text = (tmp_path / "lab99-report.md").read_text(encoding="utf-8")
+    assert text.index("def unused_share(") < text.index("def with_a_helper(")  # what it calls comes first
     with pytest.raises(InputError, match="no lab 'lab98'"):
         exercises.report("lab98")
     with pytest.raises(InputError, match="cannot write"):

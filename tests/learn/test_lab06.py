@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -16,7 +17,9 @@ pytest.importorskip("triton")
 
 from labcore.formats.blocks import dequantize, named  # noqa: E402
 from labcore.kernels.attention_decode import paged_decode_reference  # noqa: E402
+from labcore.kernels.merge_states import merge_states_reference  # noqa: E402
 from labcore.kernels.softmax import softmax  # noqa: E402
+from labcore.kernels.splits import choose_splits  # noqa: E402
 from labcore.learn.exercises.compare import same_value  # noqa: E402
 from labcore.learn.labs import lab06_attention, lab06_cost, lab06_paged, lab06_softmax, lab06_states  # noqa: E402
 from labcore.learn.labs import lab06_references as ref  # noqa: E402
@@ -52,6 +55,26 @@ def test_a_helper_is_right_when_nothing_is_got_wrong(name):
     for _ in range(n):
         args = arguments(generator)
         assert same_value(helper(*args), reference(*args), CLOSE, 1e-12)
+
+
+def test_merge_and_split_are_the_librarys():
+    generator = np.random.default_rng(8)
+    for _ in range(40):
+        o, lse = lab06_states.drawn_parts(generator)
+        whole = merge_states_reference(o.where(lse[:, None] > -torch.inf, 0.0), lse)
+        assert same_value(ref.merge(o, lse), whole, 1e-12, 1e-12)
+        programs, slots, most = lab06_cost.drawn_grid(generator)
+        splits = choose_splits(programs, most, slots, per_multiprocessor=1, least=1, most=most + 1)
+        assert ref.split(programs, slots, most)[0] == splits
+
+
+@pytest.mark.parametrize("name", ["merge", "split"])
+def test_a_solution_runs_where_it_is_pasted(name):
+    """Beside what the notebook has: torch and np."""
+    pasted = {"torch": torch, "np": np}
+    exec(inspect.getsource(getattr(ref, name)), pasted)
+    arguments = RIGHT[name][2](np.random.default_rng(9))
+    assert same_value(pasted[name](*arguments), getattr(ref, name)(*arguments), 0, 0)
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(1, 1), (16, 16), (17, 33), (5, 20)])

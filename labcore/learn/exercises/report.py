@@ -53,7 +53,15 @@ def _state(one: Exercise) -> str:
 
 
 def _code(record: Progress) -> str:
+    """The reader's function, behind the Triton kernels and helpers of the notebook that it calls."""
+    function = record.function
+    called = [
+        getattr(value, "fn", value)  # a Triton kernel keeps its function there
+        for name in getattr(getattr(function, "__code__", None), "co_names", ())
+        if (value := function.__globals__.get(name)) is not function
+    ]
+    own = [one for one in called if inspect.isfunction(one) and one.__globals__ is function.__globals__]
     try:
-        return textwrap.dedent(inspect.getsource(record.function)).rstrip()
+        return "\n\n\n".join(textwrap.dedent(inspect.getsource(one)).rstrip() for one in (*own, function))
     except (TypeError, OSError):
         return ""

@@ -98,11 +98,14 @@ def _in_words(error: Exception, function: Callable) -> str:
     text = " ".join(text.split())
     text = text if len(text) <= 200 else f"{text[:199]}…"
     file = getattr(getattr(function, "__code__", None), "co_filename", None)
-    line, trace = "", error.__traceback__
-    while trace is not None and file:
-        if trace.tb_frame.f_code.co_filename == file:
-            line = linecache.getline(file, trace.tb_lineno).strip()
-        trace = trace.tb_next
+    line, at = "", error
+    while at is not None and file:  # Triton's interpreter wraps a kernel's error, whose own line the cause knows
+        trace = at.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == file:
+                line = linecache.getline(file, trace.tb_lineno).strip()
+            trace = trace.tb_next
+        at = at.__cause__
     return f'{text}, in your line "{line}"' if line else text
 
 

@@ -107,7 +107,7 @@ EXERCISES = (
         "`k` and `v` [keys, D], queries ≤ keys. The queries are the **last** positions: query i sees the keys up to i "
         "+ keys − queries. Scores are q·k/√D. A program owns `block` queries and goes through the keys in tiles of "
         "`block` as far as any of its queries can see; D and block are at least 16, for `tl.dot` (give it "
-        'input_precision="ieee"). Return **(o [queries, D], lse [queries])**, lse being the natural logarithm of Σ '
+        '`input_precision="ieee"`). Return **(o [queries, D], lse [queries])**, lse being the natural logarithm of Σ '
         "exp(score).",
         reference=ref.tiled_attention,
         stages=(

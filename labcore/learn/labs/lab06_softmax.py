@@ -156,8 +156,8 @@ EXERCISES = (
         ),
         hints=(
             "The first loop is `absorb` without values.",
-            "m, l = float('-inf'), 0.0; for start in range(0, columns, BLOCK): new = tl.maximum(m, tl.max(x, 0)); l = "
-            "l · exp(m − new) + Σ exp(x − new); m = new. Then the same loop again with exp(x − m)/l and a store.",
+            "`m, l = float('-inf'), 0.0`; for start in range(0, columns, BLOCK): new = tl.maximum(m, tl.max(x, 0)); "
+            "l = l · exp(m − new) + Σ exp(x − new); m = new. Then the same loop again with exp(x − m)/l and a store.",
             "`new = tl.maximum(m, tl.max(x, 0))`",
         ),
         difficulty=2,
