@@ -155,28 +155,68 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     ],
     ("w4_gemv", "sm90"): [
         ({"few_rows": True}, {"BLOCK_N": 8, "BLOCK_S": 8, "STAGES": 3, "num_warps": 2, "num_stages": 1}),
-        ({}, {"BLOCK_N": 16, "BLOCK_S": 4, "STAGES": 3, "num_warps": 2, "num_stages": 1}),  # won a sweep, on an H200
+        ({}, {"BLOCK_N": 16, "BLOCK_S": 4, "STAGES": 3, "num_warps": 2, "num_stages": 1}),
     ],
     ("w4_gemv", "interpreter"): {"BLOCK_N": 32, "BLOCK_S": 4, "STAGES": 1},
     ("w4_gemm", "sm80"): [
-        ({"wide": True}, {"BLOCK_N": 32, "BLOCK_M": 16, "SCALE_SUMS": 1, "PTX": 0, "num_warps": 4, "num_stages": 2}),
-        ({"tokens": 16}, {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": 1, "PTX": 1, "num_warps": 4, "num_stages": 4}),
-        ({"tokens": 32}, {"BLOCK_N": 64, "BLOCK_M": 32, "SCALE_SUMS": 1, "PTX": 1, "num_warps": 4, "num_stages": 3}),
-        ({"tokens": 64}, {"BLOCK_N": 64, "BLOCK_M": 64, "SCALE_SUMS": 1, "PTX": 1, "num_warps": 4, "num_stages": 3}),
-        ({}, {"BLOCK_N": 64, "BLOCK_M": 128, "SCALE_SUMS": 0, "PTX": 1, "num_warps": 4, "num_stages": 2}),
+        (
+            {"wide": True},
+            {"BLOCK_N": 32, "BLOCK_M": 16, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 0, "num_warps": 4, "num_stages": 2},
+        ),
+        (
+            {"tokens": {8, 16}},
+            {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 4},
+        ),
+        (
+            {"tokens": 32},
+            {"BLOCK_N": 64, "BLOCK_M": 32, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 4},
+        ),
+        (
+            {"tokens": 64},
+            {"BLOCK_N": 64, "BLOCK_M": 64, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 3},
+        ),
+        ({}, {"BLOCK_N": 64, "BLOCK_M": 128, "SCALE_SUMS": 0, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 2}),
     ],
-    ("w4_gemm", "sm90"): [  # four warps on 128 rows: the words reach the tensor cores without a detour
-        ({"wide": True}, {"BLOCK_N": 32, "BLOCK_M": 16, "SCALE_SUMS": 1, "PTX": 0, "num_warps": 4, "num_stages": 2}),
-        ({"tokens": 16}, {"BLOCK_N": 128, "BLOCK_M": 16, "SCALE_SUMS": 1, "PTX": 1, "num_warps": 4, "num_stages": 3}),
-        ({"tokens": 32}, {"BLOCK_N": 128, "BLOCK_M": 32, "SCALE_SUMS": 1, "PTX": 1, "num_warps": 4, "num_stages": 3}),
-        ({}, {"BLOCK_N": 128, "BLOCK_M": 64, "SCALE_SUMS": 1, "PTX": 1, "num_warps": 4, "num_stages": 3}),
+    # Hopper: with eight tokens mma.sync, which needs no warpgroup. resident: programs a multiprocessor has room for. No
+    # entry for 4-bit weights has been swept since rows lie side by side
+    ("w4_gemm", "sm90"): [
+        (
+            {"wide": True},
+            {"BLOCK_N": 32, "BLOCK_M": 16, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 0, "num_warps": 4, "num_stages": 2},
+        ),
+        (
+            {"tokens": 8},
+            {
+                "BLOCK_N": 64,
+                "BLOCK_M": 8,
+                "SCALE_SUMS": 1,
+                "JOIN": 0,
+                "PTX": 1,
+                "resident": 8,
+                "num_warps": 2,
+                "num_stages": 4,
+            },
+        ),
+        (
+            {"tokens": 16},
+            {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": 1, "JOIN": 1, "PTX": 1, "num_warps": 4, "num_stages": 4},
+        ),
+        (
+            {"tokens": 32},
+            {"BLOCK_N": 128, "BLOCK_M": 32, "SCALE_SUMS": 1, "JOIN": 1, "PTX": 1, "num_warps": 4, "num_stages": 3},
+        ),
+        (
+            {"tokens": 64},
+            {"BLOCK_N": 128, "BLOCK_M": 64, "SCALE_SUMS": 1, "JOIN": 1, "PTX": 1, "num_warps": 4, "num_stages": 3},
+        ),
+        ({}, {"BLOCK_N": 128, "BLOCK_M": 128, "SCALE_SUMS": 0, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 3}),
     ],
     ("w4_gemm", "interpreter"): [
-        ({"wide": True}, {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": 1, "PTX": 0}),
-        ({"tokens": 16}, {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": 1, "PTX": 0}),
-        ({"tokens": 32}, {"BLOCK_N": 64, "BLOCK_M": 32, "SCALE_SUMS": 1, "PTX": 0}),
-        ({"tokens": 64}, {"BLOCK_N": 64, "BLOCK_M": 64, "SCALE_SUMS": 1, "PTX": 0}),
-        ({}, {"BLOCK_N": 64, "BLOCK_M": 128, "SCALE_SUMS": 0, "PTX": 0}),
+        ({"wide": True}, {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 0}),
+        ({"tokens": {8, 16}}, {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 0}),
+        ({"tokens": 32}, {"BLOCK_N": 64, "BLOCK_M": 32, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 0}),
+        ({"tokens": 64}, {"BLOCK_N": 64, "BLOCK_M": 64, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 0}),
+        ({}, {"BLOCK_N": 64, "BLOCK_M": 128, "SCALE_SUMS": 0, "JOIN": 1, "PTX": 0}),
     ],
     ("w4_add_splits", "sm75"): {"BLOCK": 512, "num_warps": 4, "num_stages": 1},
     ("w4_add_splits", "interpreter"): {"BLOCK": 256},

@@ -14,7 +14,7 @@ from labcore.bench.cuda_rows import bars, both, close, floor, measured, sets
 from labcore.bench.cuda_run import CudaRun
 from labcore.bench.record import Row
 from labcore.kernels.bench_inputs import BF16, normal
-from labcore.kernels.w4_weight import W4Weight
+from labcore.kernels.w4_weight import W4Weight, grid_of, tiled
 from labcore.kernels.w4a16 import w4a16_linear
 
 GROUP = 128
@@ -39,10 +39,10 @@ def random_weight(run: CudaRun, n: int, k: int, seed: int = 0) -> W4Weight:
     """Random codes, scales and zeros, as a checkpoint's."""
     generator = torch.Generator(run.device).manual_seed(seed)
     options = {"generator": generator, "device": run.device}
-    data = torch.randint(256, (n, k // 2), dtype=torch.uint8, **options)
+    data = tiled(torch.randint(256, (n, k // GROUP, GROUP // 2), dtype=torch.uint8, **options))
     scale = (0.005 + 0.01 * torch.rand(k // GROUP, n, **options)).half()
     zero = torch.randint(6, 11, (k // GROUP, n), dtype=torch.uint8, **options)
-    return W4Weight(data, scale, zero, GROUP)
+    return W4Weight(data, grid_of(scale, zero), GROUP)
 
 
 class Product:

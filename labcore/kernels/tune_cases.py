@@ -59,6 +59,17 @@ def _w4_layer(run: CudaRun) -> list:
     return [lambda stack=stack: torch.cat([product.ours() for product in stack], 1) for stack in stacks]
 
 
+def _w4_tile(run: CudaRun, layer: bool) -> list:
+    """d1, or d5, as products of a tile of tokens of which one is real."""
+    from labcore.kernels import bench_w4a16 as bench
+    from labcore.kernels.w4a16 import _gemm
+
+    shapes, turns = (bench.LAYER.values(), 3) if layer else ([bench.LARGE], 1)
+    stacks = [[bench.Product(run, n, k, 1, 10 * turn) for n, k in shapes] for turn in range(turns)]
+    multiply = lambda stack: torch.cat([_gemm(one.x, one.weight, None, None) for one in stack], 1)  # noqa: E731
+    return [lambda stack=stack: multiply(stack) for stack in stacks]
+
+
 def _gemv(run: CudaRun, n: int, k: int, gated: bool = False) -> list:
     """A product of a layer for one token, over so many matrices that the L2 cache holds none of them."""
     from labcore.kernels.gemv import gemv
@@ -164,9 +175,11 @@ CASES = [
     ],
     Case("w4 gemv d1", "w4_gemv", "w4a16", lambda run: _w4(run, 1)),
     Case("w4 gemv d5", "w4_gemv", "w4a16", _w4_layer, short=True, like="w4 gemv d1"),
+    Case("w4 gemm d1", "w4_gemm", "w4a16", lambda run: _w4_tile(run, False), _rows_fit(8, 8)),
+    Case("w4 gemm d5", "w4_gemm", "w4a16", lambda run: _w4_tile(run, True), _rows_fit(8, 8), True, "w4 gemm d1"),
     *[
         Case(f"w4 gemm M={tokens}", "w4_gemm", "w4a16", lambda run, m=tokens: _w4(run, m), _rows_fit(rows, tokens))
-        for tokens, rows in ((16, 16), (32, 32), (64, 64), (128, 128), (256, 128))
+        for tokens, rows in ((16, 16), (32, 32), (64, 64), (128, 64), (256, 64))
     ],
     *[
         Case(f"{kind} {shape}", f"{kind}_matmul", "gemm8", lambda run, k=kind, d=few: _gemm8(run, k, d), fits)

@@ -1,6 +1,5 @@
 """A linear layer of 4-bit codes for a GPU: a W4Weight, kept in buffers, and the product of w4a16."""
 
-import torch
 from torch import Tensor, nn
 
 from labcore.kernels.w4_weight import W4Weight
@@ -10,7 +9,7 @@ from labcore.kernels.w4a16 import w4a16_linear
 class W4Linear(nn.Module):
     """y = x Ŵᵀ + b for x [..., K], in the type of x; what `path` says is what serve() counts.
 
-    The scales lie in the module as their bits: module.to(torch.bfloat16) casts float buffers, and would round them.
+    All buffers but the bias are integers: module.to(torch.bfloat16) casts float buffers, and would round scales.
     """
 
     path = "w4a16"
@@ -19,15 +18,14 @@ class W4Linear(nn.Module):
         super().__init__()
         self.group = weight.group
         self.register_buffer("data", weight.data)
-        self.register_buffer("scale_bits", weight.scale.view(torch.int16))
-        self.register_buffer("zero", weight.zero)
+        self.register_buffer("grid", weight.grid)
         self.register_buffer("columns", weight.columns)
         self.register_buffer("bias", bias)
 
     @property
     def stored(self) -> W4Weight:
         """The weight, on the layer's device; `dequantize` and `nbytes` as of every stored weight."""
-        return W4Weight(self.data, self.scale_bits.view(torch.float16), self.zero, self.group, self.columns)
+        return W4Weight(self.data, self.grid, self.group, self.columns)
 
     def forward(self, x: Tensor) -> Tensor:
         return w4a16_linear(x, self.stored, self.bias)

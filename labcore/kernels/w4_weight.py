@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from labcore.core.errors import InputError
 from labcore.formats.awq_checkpoint import unpack_awq
@@ -22,28 +23,30 @@ from labcore.formats.group_codes import GroupCodes, dequantize, fp16_scales, in_
 from labcore.formats.linear import int4_codes
 
 GROUPS = (128, 64, 32)  # what the kernels know
+TILE = 16  # rows that lie side by side
 SHORTEST = 64  # columns of a stretch: a quarter of fewer is less than a tensor core takes
-CENTRE = 8  # the zero of a symmetric grid, which is not stored
+CENTRE = 8  # the zero of a symmetric grid
 
 
 @dataclass(frozen=True)
 class W4Weight:
     """w[n, k] = scale[k // group, n] · (code[n, k] - zero[k // group, n]), K in order of its groups.
 
-    data: uint8 [N, K/2], pairs of which are words; scale: fp16 [K/group, N]; zero: uint8 [K/group, N], None if all are
-    8; columns: int64 [K], the input that each column multiplies, None if they are in order (act-order moves them).
+    data: uint8 [⌈N/16⌉, K/stretch, 16, stretch/2], pairs of which are words: a stretch of 16 rows lies in one piece, of
+    a kilobyte, where of one row it has 64 bytes; rows beyond N are zero. grid: int32 [K/group, N], the bits of a
+    group's fp16 scale below and its zero above, in one number because a GPU's asynchronous copies move four bytes or
+    more. columns: int64 [K], the input that each column multiplies, None if they are in order (act-order moves them).
     """
 
     data: Tensor
-    scale: Tensor
-    zero: Tensor | None
+    grid: Tensor
     group: int
     columns: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         """N outputs, K inputs."""
-        return self.data.shape[0], 2 * self.data.shape[1]
+        return self.grid.shape[1], self.group * len(self.grid)
 
     @property
     def stretch(self) -> int:
@@ -53,7 +56,7 @@ class W4Weight:
     @property
     def nbytes(self) -> int:
         """What a product reads of it."""
-        parts = (self.data, self.scale, self.zero, self.columns)
+        parts = (self.data, self.grid, self.columns)
         return sum(part.nbytes for part in parts if part is not None)
 
     def to(self, device: torch.device | str) -> "W4Weight":
@@ -62,17 +65,25 @@ class W4Weight:
         return replace(self, **moved)
 
     @property
+    def scale(self) -> Tensor:
+        """fp16 [K/group, N]."""
+        return self.grid.view(torch.float16)[:, ::2]  # little-endian: the lower half comes first
+
+    @property
+    def zero(self) -> Tensor:
+        """uint8 [K/group, N]."""
+        return (self.grid >> 16).to(torch.uint8)
+
+    @property
     def codes(self) -> Tensor:
         """uint8 [N, K], K in order of the groups."""
-        low, high = self.data.unflatten(1, (-1, self.stretch // 4, 2)).unbind(3)  # the bytes of a word
-        return torch.stack((low & 15, low >> 4, high & 15, high >> 4), 2).flatten(1)
+        low, high = self.data.transpose(1, 2).unflatten(3, (-1, 2)).unbind(4)  # the bytes of a word
+        return torch.stack((low & 15, low >> 4, high & 15, high >> 4), 3).flatten(2).flatten(0, 1)[: self.shape[0]]
 
     def sorted_weight(self) -> Tensor:
         """float32 [N, K], K in order of the groups: the specification of what a kernel multiplies with."""
-        scale = self.scale.t().float()
-        zero = torch.full_like(scale, CENTRE) if self.zero is None else self.zero.t().float()
-        group = in_order(self.shape[1], len(self.scale)).to(scale.device)
-        return dequantize(self.codes, scale, zero, group)
+        group = in_order(self.shape[1], len(self.grid)).to(self.grid.device)
+        return dequantize(self.codes, self.scale.t().float(), self.zero.t().float(), group)
 
     def dequantize(self) -> Tensor:
         """float32 [N, K], K as in the checkpoint."""
@@ -101,12 +112,21 @@ def repack(weight: GroupCodes) -> W4Weight:
     words = torch.stack((quarters[0] | quarters[1] << 4, quarters[2] | quarters[3] << 4), 3)
     scale, zero = (one.t().repeat_interleave(size // group, 0).contiguous() for one in (weight.scale, weight.zero))
     return W4Weight(
-        data=words.flatten(1),
-        scale=fp16_scales(scale),
-        zero=None if (zero == CENTRE).all() else zero.to(torch.uint8),
+        data=tiled(words.flatten(2)),
+        grid=grid_of(fp16_scales(scale), zero),
         group=group,
         columns=columns,
     )
+
+
+def tiled(rows: Tensor) -> Tensor:
+    """[N, stretches, bytes] as in `W4Weight.data`: tiles of TILE rows, the last one filled up with zeros."""
+    return F.pad(rows, (0, 0, 0, 0, 0, -len(rows) % TILE)).unflatten(0, (-1, TILE)).transpose(1, 2).contiguous()
+
+
+def grid_of(scale: Tensor, zero: Tensor) -> Tensor:
+    """fp16 scales and zeros of 0 … 16 as the numbers of `W4Weight.grid`."""
+    return scale.view(torch.int16).int() & 0xFFFF | zero.int() << 16
 
 
 def obstacle(weight: GroupCodes) -> str | None:

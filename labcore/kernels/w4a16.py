@@ -1,13 +1,14 @@
-"""x Wᵀ with a weight of 4-bit codes and 16-bit inputs: at few tokens, a quarter of the bytes in a quarter of the time.
+"""x Wᵀ with a weight of 4-bit codes and 16-bit inputs: a quarter of the bytes, and what unpacking them costs.
 
 Three kernels, by the number of tokens. One: every weight is used once, so a tensor core has nothing to share, and plain
 sums do (gemv). Up to a few hundred: the weight is the LEFT operand of the product, W xᵀ, for a Hopper tensor core takes
 its left operand from registers, where the codes become numbers; a right operand would first have to be written to
 shared memory in 16 bits. Beyond: the arithmetic is the limit, so the weight is dequantized once and cuBLAS multiplies.
 
-Neither of the first two is as fast as its bytes. Between memory and product every weight costs three to four and a half
-instructions, one to two of them on integer units, which on Hopper have half the rate of the others. Hence the layout,
-in which one instruction unpacks two codes, and hence sums that are scaled instead of weights.
+Between memory and product every weight costs instructions: four and a half in the first, two to four in the second
+(Triton 3.6, sm_90), one to two of them on integer units, which on Hopper have half the rate of the others. Hence the
+layout, in which one instruction unpacks two codes, and hence, for few tokens, sums that are scaled instead of weights.
+For many tokens sums would fill the registers: there weights are scaled, and products need not be waited for.
 
 A nibble becomes a float without a conversion instruction: put into the last bits of a number whose exponent makes
 them count units. 0x4300 | q, read as bf16, is 128 + q (0x6400 | q as fp16, 1024 + q); subtracting 128 + zero is exact.
@@ -28,10 +29,11 @@ from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose, has_mma, multiprocessors
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
-from labcore.kernels.w4_weight import GROUPS, SHORTEST, W4Weight
+from labcore.kernels.w4_weight import GROUPS, SHORTEST, TILE, W4Weight
 
 MANY_TOKENS = 512  # from here on a dequantized copy is written once and read by cuBLAS
-FEW_ROWS = 16_384  # outputs of one token: up to here fewer of them a program, so that every multiprocessor gets some
+FEW_ROWS = 16_384  # outputs of one token: up to here smaller tiles, so that every multiprocessor gets some
+ROWS = tl.constexpr(TILE)  # side by side in a weight
 BITS_OF_ONE = 0x3F800000  # of 1.0 in float32
 
 
@@ -42,22 +44,20 @@ def w4a16_reference(x: Tensor, w: W4Weight, bias: Tensor | None = None) -> Tenso
 
 # [book: w4a16-gemv]
 @triton.jit
-def scale_and_zero(scale_ptr, zero_ptr, at, mask):
-    """Of groups, as stored: fp16, and uint8 (8 without a pointer). [..] like `at`.
+def scale_of(grid):
+    """The scales, float32, of numbers of `W4Weight.grid`. [..] like `grid`."""
+    return grid.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
 
-    Two bytes are too few for an asynchronous copy, so the loop does not fetch them ahead by itself: both kernels ask
-    for those of the next step before they compute, and convert them only when they need them.
-    """
-    scale = tl.load(scale_ptr + at, mask=mask, other=0.0)
-    if zero_ptr is None:
-        return scale, tl.full(at.shape, 8, tl.uint8)
-    else:
-        return scale, tl.load(zero_ptr + at, mask=mask, other=0)
+
+@triton.jit
+def first_word(row, stretches, WIDTH: tl.constexpr):
+    """Where rows begin in `W4Weight.data`, in words of which a stretch of a row has WIDTH. int64 [..] like `row`."""
+    return (row // ROWS).to(tl.int64) * (stretches * ROWS * WIDTH) + row % ROWS * WIDTH
 
 
 @triton.jit
 def _gemv_kernel(
-    x_ptr, words_ptr, scale_ptr, zero_ptr, bias_ptr, y_ptr, n, stretches, one,
+    x_ptr, words_ptr, grid_ptr, bias_ptr, y_ptr, n, stretches, one,
     GROUP: tl.constexpr, STRETCH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Program `p`: BLOCK_N outputs of one token, BLOCK_S stretches at a time.
@@ -71,25 +71,19 @@ def _gemv_kernel(
     PARTS: tl.constexpr = STRETCH // GROUP  # groups in a stretch: the second of two has the odd bytes
     row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     pair = tl.arange(0, PAIRS)[None, None, :]
-    row_words = words_ptr + row[:, None, None].to(tl.int64) * (stretches * PAIRS)
-    known, last = (row < n)[:, None], stretches * PARTS - 1
-    group = tl.arange(0, BLOCK_S)[None, :] * PARTS
-    scale_0, zero_0 = scale_and_zero(scale_ptr, zero_ptr, tl.minimum(group, last) * n + row[:, None], known)
-    scale_1, zero_1 = scale_and_zero(scale_ptr, zero_ptr, tl.minimum(group + PARTS - 1, last) * n + row[:, None], known)
+    row_words = words_ptr + first_word(row, stretches, PAIRS)[:, None, None]
     total = tl.zeros([BLOCK_N, BLOCK_S, PAIRS], tl.float32)
     for first in tl.range(0, stretches, BLOCK_S, num_stages=STAGES):
         stretch = first + tl.arange(0, BLOCK_S)
         real = stretch[None, :, None] < stretches
-        at = row_words + stretch[None, :, None] * PAIRS + pair
+        at = row_words + stretch[None, :, None] * (ROWS * PAIRS) + pair
         words = tl.load(at, mask=real & (row[:, None, None] < n), other=0)
         at = x_ptr + stretch[None, :, None] * (4 * PAIRS) + pair
         x_0, x_1 = tl.load(at, mask=real, other=0), tl.load(at + PAIRS, mask=real, other=0)
         x_2, x_3 = tl.load(at + 2 * PAIRS, mask=real, other=0), tl.load(at + 3 * PAIRS, mask=real, other=0)
-        group += BLOCK_S * PARTS  # scales and zeros of the next step; those beyond the end are of no weight
-        at = tl.minimum(group, last) * n + row[:, None]
-        next_scale_0, next_zero_0 = scale_and_zero(scale_ptr, zero_ptr, at, known)
-        at = tl.minimum(group + PARTS - 1, last) * n + row[:, None]
-        next_scale_1, next_zero_1 = scale_and_zero(scale_ptr, zero_ptr, at, known)
+        at = grid_ptr + (stretch * PARTS)[None, :] * n + row[:, None]
+        known = (stretch[None, :] < stretches) & (row < n)[:, None]
+        grid_0, grid_1 = tl.load(at, mask=known, other=0), tl.load(at + (PARTS - 1) * n, mask=known, other=0)
         for part in tl.static_range(PARTS):
             product = tl.zeros([BLOCK_N, BLOCK_S, PAIRS], tl.float32)
             surplus, inputs = tl.zeros([1, BLOCK_S, PAIRS], tl.float32), tl.zeros([1, BLOCK_S, PAIRS], tl.float32)
@@ -102,10 +96,9 @@ def _gemv_kernel(
                 product += ((moved & 0x078000) | one).to(tl.float32, bitcast=True) * (low * 256)
                 surplus += high * 16 + low * 256
                 inputs += high + low
-            scale = (scale_0 if part == 0 else scale_1).to(tl.float32)[:, :, None]
-            zero = (zero_0 if part == 0 else zero_1).to(tl.float32)[:, :, None]
-            total += scale * (product - (surplus + zero * inputs))
-        scale_0, scale_1, zero_0, zero_1 = next_scale_0, next_scale_1, next_zero_0, next_zero_1
+            grid = grid_0 if part == 0 else grid_1
+            zero = (grid >> 16).to(tl.float32)[:, :, None]
+            total += scale_of(grid)[:, :, None] * (product - (surplus + zero * inputs))
     y = tl.sum(tl.sum(total, 2), 1)
     if bias_ptr is not None:
         y += tl.load(bias_ptr + row, mask=row < n, other=0.0).to(tl.float32)
@@ -158,64 +151,88 @@ def lifted(code, DTYPE: tl.constexpr):
 
 
 @triton.jit
-def lifted_zero(zero, DTYPE: tl.constexpr):
-    """What `unpack` added, plus the zero: codes of 0 … 15 minus zeros of 0 … 16 are exact in every type. [rows, 1]"""
-    OFFSET: tl.constexpr = 128 if DTYPE == tl.bfloat16 else 1024 if DTYPE == tl.float16 else 0
-    return (zero.to(tl.int16) + OFFSET).to(DTYPE)[:, None]
+def less_zero(lifted_codes, grid, DTYPE: tl.constexpr):
+    """Codes minus their zero, of numbers of `W4Weight.grid`: -16 … 15, exact in every type. [rows, columns]"""
+    return lifted_codes - lifted((grid >> 16).to(tl.int16), DTYPE)[:, None]
 
 
 @triton.jit
+def scaled(number, grid, DTYPE: tl.constexpr):
+    """Codes minus zeros times their scales, rounded once. [rows, columns]
+
+    bf16 does not hold the 11 bits of a scale, but two of it do, and number · low takes 8 bits at most: exact.
+    """
+    scale = scale_of(grid)[:, None]
+    high = scale.to(DTYPE)
+    if DTYPE == tl.bfloat16:
+        return tl.fma(number, high, number * (scale - high.to(tl.float32)).to(DTYPE))
+    else:
+        return number * high
+
+
+@triton.jit
+def beside(left, right):
+    """[rows, K] twice as [rows, 2K]: where registers hold it changes its name, and nothing moves."""
+    return tl.join(left, right).permute(0, 2, 1).reshape(left.shape[0], 2 * left.shape[1])
+
+
+@triton.jit(do_not_specialize=["tokens", "stretches", "share"])  # one program for any number of tokens
 def _gemm_kernel(
-    x_ptr, words_ptr, scale_ptr, zero_ptr, bias_ptr, out_ptr, tokens, n, stretches, share,
+    x_ptr, words_ptr, grid_ptr, bias_ptr, out_ptr, tokens, n, stretches, share,
     GROUP: tl.constexpr, STRETCH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
-    SCALE_SUMS: tl.constexpr, PTX: tl.constexpr,
+    SCALE_SUMS: tl.constexpr, JOIN: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
     """Program (tile of tokens, tile of outputs, split): W xᵀ over `share` stretches of K, into [split, token, output].
 
-    Tiles of tokens come first: they run side by side and find the codes that they share in the L2 cache. A step is one
-    stretch: four quarters, four products. SCALE_SUMS: a group's sums, of whole numbers, are added up under its scale;
-    otherwise every weight is scaled and rounded to the type of x before it is multiplied.
+    Tiles of tokens come first: they run side by side and find the codes that they share in the L2 cache. JOIN: a group
+    is one product, otherwise a quarter is. SCALE_SUMS: a group's sums, of whole numbers, are added up under its scale;
+    otherwise every weight is scaled, and products go on while the next stretch is unpacked. Rows and tokens that do not
+    exist are read as the last one, and not stored: a mask would cost every copy some instructions.
     """
     QUARTER: tl.constexpr = STRETCH // 4
+    WIDTH: tl.constexpr = GROUP if JOIN else QUARTER  # columns of a product
     PARTS: tl.constexpr = STRETCH // GROUP
     DTYPE: tl.constexpr = x_ptr.dtype.element_ty
     token = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     row = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     first = tl.program_id(2) * share
-    column = tl.arange(0, QUARTER)
-    words_at = words_ptr + row[:, None].to(tl.int64) * (stretches * QUARTER) + column[None, :]  # [BLOCK_N, QUARTER]
-    x_at = x_ptr + token[None, :].to(tl.int64) * (stretches * STRETCH) + column[:, None]  # [QUARTER, BLOCK_M]
-    real, seen = row < n, (token < tokens)[None, :]
     last = tl.minimum(first + share, stretches)
-    at = first * PARTS * n + row
-    scale_0, zero_0 = scale_and_zero(scale_ptr, zero_ptr, at, real)
-    scale_1, zero_1 = scale_and_zero(scale_ptr, zero_ptr, at + (PARTS - 1) * n, real)
+    real = tl.minimum(row, n - 1)
+    words_at = words_ptr + first_word(real, stretches, QUARTER)[:, None] + tl.arange(0, QUARTER)[None, :]
+    x_at = x_ptr + tl.minimum(token, tokens - 1)[None, :].to(tl.int64) * (stretches * STRETCH)
+    x_at += tl.arange(0, WIDTH)[:, None]
     total = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
+    tl.assume(first < last)  # if the loop might not run, the compiler would wait for each product before the next
     for stretch in range(first, last):
-        words = tl.load(words_at + stretch * QUARTER, mask=real[:, None], other=0)
-        at = tl.minimum(stretch + 1, last - 1) * PARTS * n + row
-        next_scale_0, next_zero_0 = scale_and_zero(scale_ptr, zero_ptr, at, real)
-        next_scale_1, next_zero_1 = scale_and_zero(scale_ptr, zero_ptr, at + (PARTS - 1) * n, real)
-        quarters = unpack(words, DTYPE, PTX)
-        for part in tl.static_range(PARTS):
-            scale = (scale_0 if part == 0 else scale_1).to(tl.float32)[:, None]
-            zero = lifted_zero(zero_0 if part == 0 else zero_1, DTYPE)
-            sums = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
-            for plane in tl.static_range(part * (4 // PARTS), (part + 1) * (4 // PARTS)):
-                x = tl.load(x_at + stretch * STRETCH + plane * QUARTER, mask=seen, other=0.0)
-                weight = quarters[plane] - zero
-                if SCALE_SUMS:
-                    sums += tl.dot(weight, x, input_precision="ieee")
-                else:
-                    weight = (weight.to(tl.float32) * scale).to(DTYPE)
-                    total = tl.dot(weight, x, total, input_precision="ieee")
+        words = tl.load(words_at + stretch * (ROWS * QUARTER))
+        grid_at = grid_ptr + stretch * PARTS * n + real
+        grids = (tl.load(grid_at), tl.load(grid_at + (PARTS - 1) * n))  # of the first half and of the second
+        w_0, w_1, w_2, w_3 = unpack(words, DTYPE, PTX)
+        w_0, w_1 = less_zero(w_0, grids[0], DTYPE), less_zero(w_1, grids[0], DTYPE)
+        w_2, w_3 = less_zero(w_2, grids[1], DTYPE), less_zero(w_3, grids[1], DTYPE)
+        if not SCALE_SUMS:
+            w_0, w_1 = scaled(w_0, grids[0], DTYPE), scaled(w_1, grids[0], DTYPE)
+            w_2, w_3 = scaled(w_2, grids[1], DTYPE), scaled(w_3, grids[1], DTYPE)
+        if not JOIN:
+            pieces = (w_0, w_1, w_2, w_3)
+        elif PARTS == 1:
+            pieces = (beside(beside(w_0, w_1), beside(w_2, w_3)),)
+        else:
+            pieces = (beside(w_0, w_1), beside(w_2, w_3))
+        sums = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
+        for piece in tl.static_range(STRETCH // WIDTH):
+            x = tl.load(x_at + stretch * STRETCH + piece * WIDTH)
             if SCALE_SUMS:
-                total += sums * scale
-        scale_0, scale_1, zero_0, zero_1 = next_scale_0, next_scale_1, next_zero_0, next_zero_1
+                sums += tl.dot(pieces[piece], x, input_precision="ieee")
+                if (piece + 1) * WIDTH % GROUP == 0:
+                    total += sums * scale_of(grids[piece * WIDTH // GROUP])[:, None]
+                    sums = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
+            else:
+                total = tl.dot(pieces[piece], x, total, input_precision="ieee")
     if bias_ptr is not None:
-        total += tl.load(bias_ptr + row, mask=real, other=0.0).to(tl.float32)[:, None]
+        total += tl.load(bias_ptr + real).to(tl.float32)[:, None]
     at = (tl.program_id(2) * tokens + token[None, :]).to(tl.int64) * n + row[:, None]
-    tl.store(out_ptr + at, total.to(out_ptr.dtype.element_ty), mask=real[:, None] & seen)
+    tl.store(out_ptr + at, total.to(out_ptr.dtype.element_ty), mask=(row < n)[:, None] & (token < tokens)[None, :])
 
 
 @triton.jit
@@ -236,22 +253,22 @@ def _add_splits_kernel(parts_ptr, bias_ptr, y_ptr, size, n, SPLITS: tl.constexpr
 # [book: w4-dequantize]
 @triton.jit
 def _dequantize_kernel(
-    words_ptr, scale_ptr, zero_ptr, out_ptr, n, stretches,
+    words_ptr, grid_ptr, out_ptr, n, stretches,
     GROUP: tl.constexpr, STRETCH: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """Program (tile of rows, stretch): the weight as x's type, each number rounded once."""
     QUARTER: tl.constexpr = STRETCH // 4
     row, stretch = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), tl.program_id(1)
     column, real = tl.arange(0, QUARTER), row < n
-    at = row[:, None].to(tl.int64) * stretches + stretch  # of a row's stretch
-    words = tl.load(words_ptr + at * QUARTER + column[None, :], mask=real[:, None], other=0)
+    words_at = words_ptr + first_word(row, stretches, QUARTER) + stretch * (ROWS * QUARTER)
+    words = tl.load(words_at[:, None] + column[None, :], mask=real[:, None], other=0)
     quarters = unpack(words, tl.float32, False)
     for plane in tl.static_range(4):
         of_group = (stretch * STRETCH + plane * QUARTER) // GROUP * n + row
-        scale, zero = scale_and_zero(scale_ptr, zero_ptr, of_group, real)
-        weight = (quarters[plane] - lifted_zero(zero, tl.float32)) * scale.to(tl.float32)[:, None]
-        out = out_ptr + at * STRETCH + plane * QUARTER + column[None, :]
-        tl.store(out, weight.to(out_ptr.dtype.element_ty), mask=real[:, None])
+        grid = tl.load(grid_ptr + of_group, mask=real, other=0)
+        weight = scaled(less_zero(quarters[plane], grid, tl.float32), grid, tl.float32)
+        at = (row[:, None].to(tl.int64) * stretches + stretch) * STRETCH + plane * QUARTER + column[None, :]
+        tl.store(out_ptr + at, weight.to(out_ptr.dtype.element_ty), mask=real[:, None])
 
 
 # [/book]
@@ -298,7 +315,7 @@ def _gemv(x: Tensor, w: W4Weight, bias: Tensor | None, launch: dict | None) -> T
         x = x.clone()  # pairs of its elements are read as one
     y = x.new_empty(1, n)
     _gemv_kernel[triton.cdiv(n, launch["BLOCK_N"]),](
-        x.view(torch.int32), w.data.view(torch.int32), w.scale, w.zero, bias, y, n, k // w.stretch, BITS_OF_ONE,
+        x.view(torch.int32), w.data.view(torch.int32), w.grid, bias, y, n, k // w.stretch, BITS_OF_ONE,
         GROUP=w.group, STRETCH=w.stretch, **launch,
     )  # fmt: skip
     return y
@@ -310,13 +327,14 @@ def _gemm(x: Tensor, w: W4Weight, bias: Tensor | None, launch: dict | None) -> T
     size = tile_of_tokens(tokens)
     launch = dict(pick("w4_gemm", cc, tokens=size, wide=x.dtype == torch.float32) if launch is None else launch)
     tiles = triton.cdiv(tokens, launch["BLOCK_M"]), triton.cdiv(n, launch["BLOCK_N"])
-    splits = launch.pop("splits", None) or choose_splits(tiles[0] * tiles[1], stretches, _slots(x.device))
+    slots = multiprocessors(x.device) * launch.pop("resident", 2)
+    splits = launch.pop("splits", None) or choose_splits(tiles[0] * tiles[1], stretches, slots)
     share = triton.cdiv(stretches, splits)
     splits = triton.cdiv(stretches, share)  # no empty ones
     y = x.new_empty(tokens, n)
     out = y if splits == 1 else x.new_empty(splits, tokens, n, dtype=torch.float32)
     _gemm_kernel[(*tiles, splits)](
-        x, w.data.view(torch.int16), w.scale, w.zero, bias if splits == 1 else None, out, tokens, n, stretches, share,
+        x, w.data.view(torch.int16), w.grid, bias if splits == 1 else None, out, tokens, n, stretches, share,
         GROUP=w.group, STRETCH=w.stretch, **launch,
     )  # fmt: skip
     if splits > 1:
@@ -328,19 +346,14 @@ def _gemm(x: Tensor, w: W4Weight, bias: Tensor | None, launch: dict | None) -> T
 
 
 def tile_of_tokens(tokens: int) -> int:
-    """The BLOCK_M that a number of tokens is padded to: a power of two from 16 to 256."""
-    return min(max(16, triton.next_power_of_2(tokens)), 256)
+    """The BLOCK_M that a number of tokens is padded to: a power of two from 8 to 256."""
+    return min(max(8, triton.next_power_of_2(tokens)), 256)
 
 
 def choose_splits(tiles: int, stretches: int, slots: int) -> int:
     """Into how many shares of K to divide the stretches so that tiles · shares fill the GPU's slots: at most 16, and
     none of fewer than four stretches, whose partial sums would cost more than they bring."""
     return max(1, min(slots // tiles, stretches // 4, 16))
-
-
-def _slots(device: torch.device) -> int:
-    """Programs that run side by side: two on each multiprocessor."""
-    return 2 * multiprocessors(device)
 
 
 def dequantized(w: W4Weight, dtype: torch.dtype, *, backend: str = "auto") -> Tensor:
@@ -351,46 +364,39 @@ def dequantized(w: W4Weight, dtype: torch.dtype, *, backend: str = "auto") -> Te
     out = torch.empty(n, k, dtype=dtype, device=w.data.device)
     launch = pick("w4_dequantize", capability(out.device))
     _dequantize_kernel[triton.cdiv(n, launch["BLOCK_N"]), k // w.stretch](
-        w.data.view(torch.int16), w.scale, w.zero, out, n, k // w.stretch, GROUP=w.group, STRETCH=w.stretch, **launch
+        w.data.view(torch.int16), w.grid, out, n, k // w.stretch, GROUP=w.group, STRETCH=w.stretch, **launch
     )  # fmt: skip
     return out
 
 
 def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     """What this module ships for a chip."""
-    weight = {"scale_ptr": "*fp16", "n": "i32:16", "stretches": "i32"}
+    weight = {"grid_ptr": "*i32", "n": "i32:16", "stretches": "i32"}
     words = {"x_ptr": "*i32", "words_ptr": "*i32", "one": "i32", "y_ptr": "*bf16", **weight}
     codes = {"x_ptr": "*bf16", "words_ptr": "*i16", "tokens": "i32", "share": "i32", **weight}
-    without = {"zero_ptr": None, "bias_ptr": None}
     for number, (_, launch) in enumerate(rules("w4_gemv", cc)):
         for group in GROUPS:
             yield Variant.of(
                 f"gemv g{group} {number}", _gemv_kernel, words, launch, ("cp.async",) if has_mma(cc) else (),
-                GROUP=group, STRETCH=max(group, SHORTEST), **without,
+                GROUP=group, STRETCH=max(group, SHORTEST), bias_ptr=None,
             )  # fmt: skip
-        zeros, name = words | {"zero_ptr": "*u8", "bias_ptr": "*bf16"}, f"gemv zeros bias {number}"
-        yield Variant.of(name, _gemv_kernel, zeros, launch, GROUP=GROUPS[0], STRETCH=GROUPS[0])
+        with_bias, name = words | {"bias_ptr": "*bf16"}, f"gemv bias {number}"
+        yield Variant.of(name, _gemv_kernel, with_bias, launch, GROUP=GROUPS[0], STRETCH=GROUPS[0])
     for _, launch in rules("w4_dequantize", cc):
         dequantize = {"words_ptr": "*i16", "out_ptr": "*bf16", **weight}
-        yield Variant.of(
-            "dequantize", _dequantize_kernel, dequantize, launch, GROUP=GROUPS[0], STRETCH=GROUPS[0], zero_ptr=None
-        )
+        yield Variant.of("dequantize", _dequantize_kernel, dequantize, launch, GROUP=GROUPS[0], STRETCH=GROUPS[0])
     if not has_mma(cc):
         return
-    tensor_core = ("wgmma", "cp.async") if cc >= (9, 0) else ("mma.sync", "cp.async")
     for number, (where, launch) in enumerate(rules("w4_gemm", cc)):
-        launch = {key: value for key, value in launch.items() if key != "splits"}
+        launch = {key: value for key, value in launch.items() if key not in ("splits", "resident")}
         wide = where.get("wide", False)
         types = codes | {"out_ptr": "*fp32"} | ({"x_ptr": "*fp32"} if wide else {})
+        tensor_core = "wgmma" if cc >= (9, 0) and launch["BLOCK_M"] >= 16 else "mma.sync"
         for group in GROUPS:
             yield Variant.of(
-                f"gemm g{group} {number}", _gemm_kernel, types, launch, () if wide else tensor_core,
-                GROUP=group, STRETCH=max(group, SHORTEST), **without,
+                f"gemm g{group} {number}", _gemm_kernel, types, launch, () if wide else (tensor_core, "cp.async"),
+                GROUP=group, STRETCH=max(group, SHORTEST), bias_ptr=None,
             )  # fmt: skip
-        asymmetric = types | {"zero_ptr": "*u8"}
-        yield Variant.of(
-            f"gemm zeros {number}", _gemm_kernel, asymmetric, launch, GROUP=GROUPS[0], STRETCH=GROUPS[0], bias_ptr=None
-        )  # fmt: skip
     for _, launch in rules("w4_add_splits", cc):
         sums = {"parts_ptr": "*fp32", "y_ptr": "*bf16", "size": "i32", "n": "i32:16"}
         yield Variant.of("add splits", _add_splits_kernel, sums, launch, SPLITS=4, bias_ptr=None)
@@ -404,14 +410,20 @@ def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
             for stages in (2, 3, 4):
                 yield {"BLOCK_N": rows, "BLOCK_S": stretches, "STAGES": stages, "num_warps": warps, "num_stages": 1}
         return
-    tiles = [  # outputs, tokens, warps, whether sums are scaled
-        (64, 16, 4, 1), (128, 16, 4, 1), (128, 16, 8, 1), (256, 16, 8, 1), (64, 32, 4, 1), (128, 32, 4, 1),
-        (128, 32, 8, 1), (256, 32, 8, 1), (64, 64, 4, 1), (128, 64, 4, 1), (128, 64, 8, 1), (256, 64, 8, 1),
-        (64, 128, 4, 1), (128, 128, 8, 1), (128, 128, 8, 0), (256, 128, 8, 0), (128, 256, 8, 0),
+    few = [(64, 2), (64, 4), (128, 4), (32, 1), (32, 2), (16, 1)]  # outputs, warps
+    tiles = [(rows, 8, warps, 1, 0, {"resident": resident}) for rows, warps in few for resident in (2, 4, 8)]
+    tiles += [  # outputs, tokens, warps, SCALE_SUMS, JOIN
+        (64, 16, 4, 1, 1, {"resident": 4}), (64, 16, 4, 1, 1, {"splits": 2}), (64, 16, 2, 1, 0, {"resident": 6}),
+        (128, 16, 4, 1, 0, {"resident": 4}), (128, 16, 4, 1, 1, {"maxnreg": 128}), (128, 16, 4, 1, 1, {"splits": 2}),
+        (64, 32, 4, 1, 1, {}), (128, 32, 4, 1, 0, {}), (128, 32, 4, 1, 1, {}), (128, 32, 4, 1, 1, {"maxnreg": 168}),
+        (64, 64, 4, 1, 1, {}), (128, 64, 4, 1, 0, {}), (128, 64, 4, 1, 1, {}), (128, 64, 4, 0, 1, {}),
+        (256, 64, 8, 1, 1, {}), (64, 128, 4, 1, 1, {}), (128, 128, 4, 0, 0, {}), (128, 128, 8, 1, 1, {}),
+        (128, 128, 8, 0, 1, {}), (256, 128, 8, 0, 0, {}), (256, 128, 8, 0, 1, {}), (128, 256, 8, 0, 0, {}),
+        (128, 256, 8, 0, 1, {}),
     ]  # fmt: skip
-    for rows, tokens, warps, scale_sums in tiles:
-        for stages in (2, 3, 4) if tokens >= 128 else (3, 4, 5):
+    for rows, tokens, warps, scale_sums, join, more in tiles:
+        for stages in (3,) if tokens == 256 else (2, 3, 4) if tokens >= 64 else (3, 4, 5):
             yield {
-                "BLOCK_N": rows, "BLOCK_M": tokens, "SCALE_SUMS": scale_sums, "PTX": 1, "splits": 1,
+                "BLOCK_N": rows, "BLOCK_M": tokens, "SCALE_SUMS": scale_sums, "JOIN": join, "PTX": 1, **more,
                 "num_warps": warps, "num_stages": stages,
             }  # fmt: skip

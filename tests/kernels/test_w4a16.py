@@ -16,7 +16,7 @@ from labcore.formats.blocks import named
 from labcore.formats.gptq_checkpoint import pack_gptq, unpack_gptq
 from labcore.formats.group_codes import GroupCodes
 from labcore.kernels import w4a16
-from labcore.kernels.w4_weight import repack, repack_awq, repack_gguf_q4_0, repack_gptq
+from labcore.kernels.w4_weight import repack, repack_awq, repack_gguf_q4_0, repack_gptq, tiled
 from labcore.kernels.w4a16 import choose_splits, dequantized, w4a16_linear, w4a16_reference
 from tests.kernels.checks import DEVICE, DTYPES, close_as_torch
 
@@ -69,7 +69,7 @@ def read_back(weight, dtype, rows, device=DEVICE):
 def test_repacking_keeps_every_weight(name):
     weight, exact = LAYOUTS[name]
     assert torch.equal(weight.dequantize(), exact)
-    assert (weight.zero is None) == (name in ("GPTQ, symmetric", "Q4_0"))
+    assert weight.grid.shape == (weight.shape[1] // weight.group, weight.shape[0])
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -92,14 +92,14 @@ def test_wrong_layouts_do_not_read_back(device, dtype):
     parts = pack_gptq(codes(40, 256, 128, zeros=(1, 17)), 1)
     number = repack(unpack_gptq(parts, 4, 1)).codes
     neighbours = torch.stack((number[:, ::4] | number[:, 1::4] << 4, number[:, 2::4] | number[:, 3::4] << 4), 2)
+    by_row = weight.data.transpose(1, 2).flatten(0, 1).view(weight.data.shape)
     wrong = {
         "nibbles swapped": dataclasses.replace(weight, data=weight.data >> 4 | weight.data << 4),
-        "bytes swapped": dataclasses.replace(weight, data=weight.data.unflatten(1, (-1, 2)).flip(2).flatten(1)),
-        "neighbours in a word": dataclasses.replace(weight, data=neighbours.flatten(1)),
+        "bytes swapped": dataclasses.replace(weight, data=weight.data.unflatten(3, (-1, 2)).flip(4).flatten(3)),
+        "neighbours in a word": dataclasses.replace(weight, data=tiled(neighbours.view(40, -1, 64))),
+        "rows one after the other": dataclasses.replace(weight, data=by_row),
         "zeros off by one": repack_gptq(parts, 2),
-        "stretches of half the length": dataclasses.replace(
-            weight, group=64, scale=weight.scale.repeat_interleave(2, 0), zero=weight.zero.repeat_interleave(2, 0)
-        ),
+        "stretches of half the length": dataclasses.replace(weight, group=64, grid=weight.grid.repeat_interleave(2, 0)),
     }
     for name, broken in wrong.items():
         for rows in ([70], torch.arange(6, 256, 16), slice(None)):
@@ -132,8 +132,8 @@ def check(n, k, group, tokens, dtype, device, *, bias=True, launch=None, x=None,
     ("n", "k", "group", "tokens"),
     [
         (48, 256, 128, 1), (37, 192, 32, 1), (17, 192, 64, 1), (33, 1152, 128, 1),
-        (37, 192, 32, 2), (48, 256, 128, 16), (70, 640, 128, 17), (50, 192, 64, 33), (64, 128, 128, 65),
-        (40, 64, 32, 129), (20, 128, 64, 300), (20, 128, 64, 400),
+        (37, 192, 32, 2), (33, 1152, 128, 7), (48, 256, 128, 16), (70, 640, 128, 17), (50, 192, 64, 33),
+        (64, 128, 128, 65), (40, 64, 32, 129), (20, 128, 64, 300), (20, 128, 64, 400),
     ],
 )  # fmt: skip
 def test_sums_are_as_right_as_torchs(device, n, k, group, tokens, dtype):
@@ -143,6 +143,17 @@ def test_sums_are_as_right_as_torchs(device, n, k, group, tokens, dtype):
 @pytest.mark.parametrize("tokens", [1, 5, 20])
 def test_float32_inputs_are_multiplied_in_float32(device, tokens):
     check(37, 256, 64, tokens, torch.float32, device, shuffled=True)
+
+
+@pytest.mark.parametrize("group", [128, 64, 32])
+@pytest.mark.parametrize(("scale_sums", "join"), [(0, 0), (0, 1), (1, 1)])
+def test_every_way_to_multiply_says_the_same(device, scale_sums, join, group):
+    launch = {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": scale_sums, "JOIN": join, "PTX": 0, "num_warps": 4}
+    weight = repack(codes(48, 256, group)).to(device)
+    hot = torch.eye(256, device=device, dtype=torch.bfloat16)[::17]
+    found = w4a16_linear(hot, weight, launch=launch)
+    assert torch.equal(found, weight.dequantize().bfloat16().t()[::17])
+    check(48, 256, group, 9, torch.bfloat16, device, launch=launch)
 
 
 @settings(max_examples=8)
@@ -168,7 +179,7 @@ def test_a_large_mean_of_the_inputs_does_not_drown_the_differences(device, token
 def test_groups_of_a_whole_row_repeat_their_scale(device):
     source = codes(16, 192, 192)
     weight = repack(source)
-    assert weight.group == 64 and weight.scale.shape == (3, 16)
+    assert weight.group == 64 and weight.grid.shape == (3, 16)
     assert torch.equal(read_back(weight, torch.float16, slice(None)), source.dequantize().half())
 
 
@@ -186,7 +197,7 @@ def test_leading_dimensions_and_views(device):
 def test_splits_add_up_and_say_the_same_twice(device, splits):
     weight, x = repack(codes(40, 640, 128)).to(device), normal(9, 640, dtype=torch.float16, device=device)
     bias = normal(40, dtype=torch.float16, device=device)
-    tile = {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": 1, "PTX": 0, "num_warps": 4, "num_stages": 2}
+    tile = {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 0, "num_warps": 4, "num_stages": 2}
     whole = w4a16_linear(x, weight, bias, launch=tile | {"splits": 1})
     parts = [w4a16_linear(x, weight, bias, launch=tile | {"splits": splits}) for _ in range(2)]
     assert torch.equal(parts[0], parts[1])
@@ -200,10 +211,11 @@ def test_splits_fill_the_slots_and_no_more():
     assert choose_splits(tiles=1, stretches=3, slots=264) == 1
 
 
-def test_a_token_does_not_depend_on_its_companions(device):
-    weight, x = repack(codes(40, 256, 128)).to(device), normal(16, 256, dtype=torch.bfloat16, device=device)
+@pytest.mark.parametrize(("many", "some"), [(16, 9), (8, 5)])
+def test_a_token_does_not_depend_on_its_companions(device, many, some):
+    weight, x = repack(codes(40, 256, 128)).to(device), normal(many, 256, dtype=torch.bfloat16, device=device)
     together = w4a16_linear(x, weight)
-    assert torch.equal(w4a16_linear(x[:5], weight), together[:5])
+    assert torch.equal(w4a16_linear(x[:some], weight), together[:some])
     assert torch.equal(w4a16_linear(x.flip(0), weight), together.flip(0))
 
 
