@@ -67,7 +67,7 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     # sampling: a threshold is sought by one program a row, so that wants many loads in flight
     ("softmax", "sm75"): {"BLOCK": 4096, "num_warps": 8, "num_stages": 1},
     ("softmax", "interpreter"): {"BLOCK": 64},
-    ("tiles", "sm75"): {"num_warps": 2, "num_stages": 1},
+    ("tiles", "sm75"): {"num_warps": 4, "num_stages": 1},
     ("tiles", "interpreter"): {},
     ("draw", "sm75"): {"num_warps": 8, "num_stages": 1},
     ("draw", "interpreter"): {},

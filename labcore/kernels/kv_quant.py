@@ -50,7 +50,6 @@ def _decode_quant_kernel(
     KIND: tl.constexpr = tl.float32 if q_ptr.dtype.element_ty == tl.float32 else tl.float16
     HALF: tl.constexpr = HEAD_DIM // 2
     WIDTH: tl.constexpr = HALF if INT4 else HEAD_DIM  # bytes of a head
-    N: tl.constexpr = 2 if INT4 else 1  # parameters of a head
     LIFT: tl.constexpr = 16.0 if INT4 else 256.0  # lifts weights · scale out of fp16's subnormals, below its largest
     COLUMNS: tl.constexpr = max(8, triton.next_power_of_2(GROUP))
     column, pair = tl.arange(0, COLUMNS), tl.arange(0, WIDTH // 2)
@@ -69,27 +68,22 @@ def _decode_quant_kernel(
     seq_len = tl.load(seq_lens_ptr + request)
     begin, end = share_of(split, num_splits, tl.maximum(seq_len - window, 0), seq_len, BLOCK_T, BLOCK_T)
     top = tl.full([COLUMNS], float("-inf"), tl.float32)
-    pair_ptr = data_ptr.to(tl.pointer_type(tl.int16))
+    pair_ptr = data_ptr.to(tl.pointer_type(tl.int16)) + kv_head * (PAGE * WIDTH)
     nothing = tl.zeros([WIDTH // 2, COLUMNS], tl.float32)
     acc = (nothing, nothing, nothing, nothing) if INT4 else (nothing, nothing)
     sums = tl.zeros([BLOCK_T, COLUMNS], tl.float32)  # added up over the tokens of a tile at the very end
     zeros = sums
+    word_ptr = parameter_ptr.to(tl.pointer_type(tl.int64 if INT4 else tl.int32)) + kv_head * PAGE  # a token's
     table = table_ptr + request * table_stride
-    parameter_ptr += kv_head * PAGE
-    # scales are too small for asynchronous copies: what a tile needs was asked for while the one before was computed
-    now = parameters_of(parameter_ptr, pages_of(table, begin, end, PAGE, BLOCK_T), begin, end, N, N_KV, PAGE)
-    ahead = pages_of(table, begin + BLOCK_T, end, PAGE, BLOCK_T)
     for start in range(begin, end, BLOCK_T):
-        coming = parameters_of(parameter_ptr, ahead, start + BLOCK_T, end, N, N_KV, PAGE)
-        ahead = pages_of(table, start + 2 * BLOCK_T, end, PAGE, BLOCK_T)
         position = start + tl.arange(0, BLOCK_T)
         known = tl.minimum(position, end - 1)  # past the end the last key again: unowned slots may hold NaN
         page, offset = tl.load(table + known // PAGE).to(tl.int64), known % PAGE
-        k_at = pair_ptr + page * (PAGE * N_KV * WIDTH) + (offset * N_KV + kv_head) * (WIDTH // 2)
-        v_at = k_at + PAGE * N_KV * (WIDTH // 2)  # behind the keys of their page
+        k_at = pair_ptr + (page * (2 * N_KV * PAGE) + offset) * (WIDTH // 2)
+        v_at = k_at + PAGE * (WIDTH // 2)  # behind the page's keys
         scores = sum_of_products(planes(tl.load(k_at[:, None] + pair[None, :]), CODE, KIND), q)  # [BLOCK_T, COLUMNS]
-        scale, zero = scale_and_zero(now[0], now[1], INT4)
-        scores = scores * scale[:, None] + q_sum[None, :] * zero[:, None]
+        k_scale, k_zero, v_scale, v_zero = scales_and_zeros(tl.load(word_ptr + page * (N_KV * PAGE) + offset), INT4)
+        scores = scores * k_scale[:, None] + q_sum[None, :] * k_zero[:, None]
         scores = tl.where((position < end)[:, None], scores, float("-inf"))
         new_top = tl.maximum(top, tl.max(scores, 0) * (size * scale_log2))
         weights = tl.exp2(scores * (size * scale_log2)[None, :] - new_top[None, :])
@@ -97,13 +91,11 @@ def _decode_quant_kernel(
         top = new_top
 
         values = planes(tl.load(v_at[None, :] + pair[:, None]), CODE, KIND)
-        scale, zero = scale_and_zero(now[2], now[3], INT4)
         sums = sums * decay[None, :] + weights
         if INT4:
-            zeros = zeros * decay[None, :] + weights * zero[:, None]
-        weights = (weights * (scale * LIFT)[:, None]).to(KIND)
+            zeros = zeros * decay[None, :] + weights * v_zero[:, None]
+        weights = (weights * (v_scale * LIFT)[:, None]).to(KIND)
         acc = add_products(acc, decay[None, :], values, weights)
-        now = coming
 
     zero = tl.sum(zeros, 0)[:, None]
     out = (request * num_splits + split).to(tl.int64) * N_KV * GROUP + head
@@ -122,33 +114,24 @@ def query_plane(q_at, size, real, KIND: tl.constexpr):
 
 
 @triton.jit
-def pages_of(table, start, end, PAGE: tl.constexpr, BLOCK_T: tl.constexpr):
-    """Pages int32 of the tile of tokens from `start` on; past the end, the last token's. None are read of no tokens."""
-    known = tl.maximum(tl.minimum(start + tl.arange(0, BLOCK_T), end - 1), 0)
-    return tl.load(table + known // PAGE, mask=known < end, other=0)
+def scales_and_zeros(word, INT4: tl.constexpr):
+    """fp32 scale and zero of keys, then of values, from a token's fp16 parameters in one integer: int64 of INT4, int32.
 
-
-@triton.jit
-def parameters_of(at, page, start, end, N: tl.constexpr, N_KV: tl.constexpr, PAGE: tl.constexpr):
-    """(scale, zero) of the keys and (scale, zero) of the values, fp16, of the tile from `start` on, on these pages."""
-    known = tl.maximum(tl.minimum(start + tl.arange(0, page.shape[0]), end - 1), 0)
-    at += page.to(tl.int64) * (2 * N * N_KV * PAGE) + known % PAGE
-    some = known < end
-    k_scale = tl.load(at, mask=some, other=0.0)
-    v_scale = tl.load(at + N * N_KV * PAGE, mask=some, other=0.0)
-    k_zero, v_zero = k_scale, v_scale  # unused but for INT4
-    if N == 2:
-        k_zero = tl.load(at + N_KV * PAGE, mask=some, other=0.0)
-        v_zero = tl.load(at + 3 * N_KV * PAGE, mask=some, other=0.0)
+    A number is code · scale + zero, where INT4's codes come less 8.
+    """
+    if INT4:
+        k_scale, v_scale = half_of(word), half_of(word >> 32)
+        k_zero, v_zero = half_of(word >> 16) + 8 * k_scale, half_of(word >> 48) + 8 * v_scale
+    else:
+        k_scale, v_scale = half_of(word), half_of(word >> 16)
+        k_zero, v_zero = tl.zeros_like(k_scale), tl.zeros_like(v_scale)
     return k_scale, k_zero, v_scale, v_zero
 
 
 @triton.jit
-def scale_and_zero(scale, zero, INT4: tl.constexpr):
-    """fp32 scale and zero of tokens: a number is code · scale + zero, INT4's codes less 8."""
-    scale, zero = scale.to(tl.float32), zero.to(tl.float32)
-    zero = zero + 8 * scale if INT4 else tl.zeros_like(scale)
-    return scale, zero
+def half_of(word):
+    """The last 16 bits as fp16, in fp32."""
+    return word.to(tl.int16).to(tl.float16, bitcast=True).to(tl.float32)
 
 
 # [/book]
@@ -178,7 +161,6 @@ def _decode_quant_vector_kernel(
     INT4: tl.constexpr = data_ptr.dtype.element_ty == tl.uint8
     HALF: tl.constexpr = HEAD_DIM // 2
     WIDTH: tl.constexpr = HALF if INT4 else HEAD_DIM
-    N: tl.constexpr = 2 if INT4 else 1
     d, kv_head = tl.arange(0, HALF), head // GROUP
     q_at = q_ptr + request * q_stride + head * HEAD_DIM + d
     q_low, q_high = tl.load(q_at).to(tl.float32), tl.load(q_at + HALF).to(tl.float32)
@@ -188,20 +170,20 @@ def _decode_quant_vector_kernel(
     begin, end = share_of(split, num_splits, tl.maximum(seq_len - window, 0), seq_len, BLOCK_T, BLOCK_T)
     row_max, row_sum = tl.full([1], float("-inf"), tl.float32), tl.zeros([1], tl.float32)
     acc_low, acc_high = tl.zeros([1, HALF], tl.float32), tl.zeros([1, HALF], tl.float32)
+    word_ptr = parameter_ptr.to(tl.pointer_type(tl.int64 if INT4 else tl.int32))
     for start in range(begin, end, BLOCK_T):
         position = start + tl.arange(0, BLOCK_T)
         known = tl.minimum(position, end - 1)
         page, offset = tl.load(table_ptr + request * table_stride + known // PAGE).to(tl.int64), known % PAGE
-        code = data_ptr + page * (2 * PAGE * N_KV * WIDTH) + (offset * N_KV + kv_head) * WIDTH
-        now = parameters_of(parameter_ptr + kv_head * PAGE, page, start, end, N, N_KV, PAGE)
+        code = data_ptr + page * (2 * N_KV * PAGE * WIDTH) + (kv_head * 2 * PAGE + offset) * WIDTH
+        word = tl.load(word_ptr + (page * N_KV + kv_head) * PAGE + offset)
         k_low, k_high = halves(code[:, None] + d[None, :], HALF)
-        k_scale, k_zero = scale_and_zero(now[0], now[1], INT4)
+        k_scale, k_zero, v_scale, v_zero = scales_and_zeros(word, INT4)
         scores = tl.sum(k_low * q_low[None, :] + k_high * q_high[None, :], 1) * k_scale + q_sum * k_zero
         scores = tl.where(position < end, scores, float("-inf"))[None, :]
         weights, decay, row_max, row_sum = online_softmax_step(scores, scale_log2, row_max, row_sum)
 
-        v_low, v_high = halves((code + PAGE * N_KV * WIDTH)[:, None] + d[None, :], HALF)
-        v_scale, v_zero = scale_and_zero(now[2], now[3], INT4)
+        v_low, v_high = halves((code + PAGE * WIDTH)[:, None] + d[None, :], HALF)
         zero = tl.sum(weights * v_zero[None, :], 1)
         weights = tl.trans(weights * v_scale[None, :])
         acc_low = acc_low * decay[:, None] + tl.sum(weights * v_low, 0)[None, :] + zero[:, None]
@@ -252,7 +234,7 @@ def paged_decode_quant(
         o, lse = paged_decode_reference(q.float(), *cache.numbers(), block_table, seq_lens, window=window, scale=scale)
         return (out.copy_(o), lse) if return_lse else out.copy_(o)
 
-    cc, page, n_kv_heads = capability(q.device), *cache.data.shape[2:4]
+    cc, page, n_kv_heads = capability(q.device), cache.page, cache.n_kv_heads
     if vector is None:
         vector = cc is not None and not (has_mma(cc) and q.dtype != torch.float32)
     kind = "decode_quant_vector" if vector else "decode_quant"
@@ -277,9 +259,9 @@ def paged_decode_quant(
 
 
 def _check(q: Tensor, cache: QuantKV) -> None:
-    if q.dim() != 3 or q.shape[1] % cache.data.shape[3] or q.shape[2] != cache.head_dim:
+    if q.dim() != 3 or q.shape[1] % cache.n_kv_heads or q.shape[2] != cache.head_dim:
         raise InputError(
-            f"q is {tuple(q.shape)}, the cache has {cache.data.shape[3]} heads of {cache.head_dim}: pass "
+            f"q is {tuple(q.shape)}, the cache has {cache.n_kv_heads} heads of {cache.head_dim}: pass "
             "[requests, n_heads, head_dim], n_heads a multiple"
         )
     least = 64 if cache.kind == "int4" else 32  # a plane has the 16 channels that a tensor core sums over

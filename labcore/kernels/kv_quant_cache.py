@@ -28,11 +28,13 @@ TRITON_TYPES = {"int8": "*i8", "fp8": "*fp8e4nv", "int4": "*u8"}
 
 @dataclass(frozen=True)
 class QuantKV:
-    """Keys and values of one layer, paged. Within a page, all keys come first, then all values.
+    """Keys and values of one layer, paged. Within a page each head has its keys, then its values.
 
-    data: int8 or float8_e4m3fn [pages, 2, page, n_kv_heads, head_dim], or for INT4 uint8 with head_dim / 2 bytes.
-    parameters: fp16 [pages, 2, n, n_kv_heads, page]: the scales, and for INT4 (n = 2) the zeros. Heads before tokens,
-    so that the 16 scales a kernel wants of a page are 32 bytes in a row, one sector of memory.
+    data: int8 or float8_e4m3fn [pages, n_kv_heads, 2, page, head_dim], or for INT4 uint8 with head_dim / 2 bytes.
+    parameters: fp16 [pages, n_kv_heads, page, 2, n]: of a token its key's scale, for INT4 (n = 2) also its zero, and
+    then its value's, so that one load of 4 or 8 bytes has them all. Heads before tokens: a program reads one head, and
+    finds in a row what it wants of a page. With tokens first, that would be 64 bytes here and there of INT4, in rows of
+    memory that are opened again for every other head.
     """
 
     data: Tensor
@@ -44,12 +46,20 @@ class QuantKV:
         if kind not in KINDS:
             raise InputError(f"kind={kind!r}: choose {', '.join(KINDS)}")
         width, n = (head_dim // 2, 2) if kind == "int4" else (head_dim, 1)
-        data = torch.empty(pages, 2, page, n_kv_heads, width, dtype=KINDS[kind], device=device)
-        return cls(data, torch.empty(pages, 2, n, n_kv_heads, page, dtype=torch.float16, device=device))
+        data = torch.empty(pages, n_kv_heads, 2, page, width, dtype=KINDS[kind], device=device)
+        return cls(data, torch.empty(pages, n_kv_heads, page, 2, n, dtype=torch.float16, device=device))
 
     @property
     def kind(self) -> str:
         return next(kind for kind, dtype in KINDS.items() if dtype == self.data.dtype)
+
+    @property
+    def page(self) -> int:
+        return self.data.shape[3]
+
+    @property
+    def n_kv_heads(self) -> int:
+        return self.data.shape[1]
 
     @property
     def head_dim(self) -> int:
@@ -61,12 +71,12 @@ class QuantKV:
 
     def numbers(self) -> Tensor:
         """What the codes stand for, float32 [2, pages, page, n_kv_heads, head_dim]: keys, then values."""
-        scale, *zero = (one.transpose(-1, -2).float()[..., None] for one in self.parameters.unbind(2))
+        scale, *zero = (one.float()[..., None] for one in self.parameters.transpose(2, 3).unbind(4))
         if self.kind == "int4":
             x = torch.cat((self.data & 15, self.data >> 4), -1) * scale + zero[0]
         else:
             x = self.data.float() * scale
-        return x.transpose(0, 1)
+        return x.permute(2, 0, 3, 1, 4)
 
 
 def quantize_heads(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
@@ -88,12 +98,12 @@ def quantize_heads(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
 def write_kv_quant_reference(k: Tensor, v: Tensor, cache: QuantKV, slots: Tensor) -> None:
     """The specification of `write_kv_quant`."""
     stored = slots >= 0
-    page, offset = slots[stored] // cache.data.shape[2], slots[stored] % cache.data.shape[2]
+    page, offset = slots[stored] // cache.page, slots[stored] % cache.page
     for side, new in enumerate((k, v)):
         data, parameters = quantize_heads(new[stored], cache.kind)
-        cache.data[page, side, offset] = data
+        cache.data[page, :, side, offset] = data
         for i, one in enumerate(parameters):
-            cache.parameters[page, side, i, :, offset] = one
+            cache.parameters[page, :, offset, side, i] = one
 
 
 # [book: write-kv-quant]
@@ -117,9 +127,8 @@ def _write_kv_quant_kernel(
     high = tl.load(new_ptr + at + HALF, mask=here[:, None], other=0.0).to(tl.float32)
 
     page, offset = slot // PAGE, slot % PAGE
-    to = ((page * 2 + side) * PAGE + offset) * N_HEADS + head
-    N: tl.constexpr = 2 if INT4 else 1
-    parameter_at = ((page * 2 + side) * N * N_HEADS + head) * PAGE + offset
+    part, N = page * N_HEADS + head, 2 if INT4 else 1
+    to, parameter_at = (part * 2 + side) * PAGE + offset, ((part * PAGE + offset) * 2 + side) * N
     broken = tl.sum((tl.abs(low) <= 16384.0).to(tl.int32) + (tl.abs(high) <= 16384.0).to(tl.int32), 1) < HEAD_DIM
     least = tl.minimum(tl.min(low, 1), tl.min(high, 1))
     most = tl.maximum(tl.max(low, 1), tl.max(high, 1))
@@ -128,7 +137,7 @@ def _write_kv_quant_kernel(
         zero = least.to(tl.float16)
         low, high = low - zero.to(tl.float32)[:, None], high - zero.to(tl.float32)[:, None]
         zero = tl.where(broken, float("nan"), zero)
-        tl.store(parameter_ptr + parameter_at + N_HEADS * PAGE, zero.to(tl.float16), mask=here)
+        tl.store(parameter_ptr + parameter_at + 1, zero.to(tl.float16), mask=here)
     else:
         LIMIT: tl.constexpr = 127.0 if data_ptr.dtype.element_ty == tl.int8 else 448.0
         step = tl.div_rn(tl.maximum(most, -least), tl.full([ROWS], LIMIT, tl.float32))
@@ -171,7 +180,7 @@ def write_kv_quant(k: Tensor, v: Tensor, cache: QuantKV, slots: Tensor, *, backe
     slots int64 [tokens], page · page_size + offset. A head with NaN, infinity or more than 16384 is stored as NaN: it
     spoils the request it belongs to and no other. Raises InputError for k, v or slots that do not fit the cache.
     """
-    heads = cache.data.shape[3], cache.head_dim
+    heads = cache.n_kv_heads, cache.head_dim
     if tuple(k.shape[1:]) != heads or k.shape != v.shape or k.dtype != v.dtype:
         raise InputError(f"k {tuple(k.shape)}, v {tuple(v.shape)}: this cache takes [tokens, {heads[0]}, {heads[1]}]")
     if slots.shape != k.shape[:1] or slots.dtype != torch.int64 or not slots.is_contiguous():
@@ -184,7 +193,7 @@ def write_kv_quant(k: Tensor, v: Tensor, cache: QuantKV, slots: Tensor, *, backe
         launch = pick("write_kv_quant", capability(k.device))
         _write_kv_quant_kernel[triton.cdiv(len(k) * heads[0], launch["ROWS"]), 2](
             k, v, cache.data, cache.parameters, slots, len(k), k.stride(0),
-            N_HEADS=heads[0], HEAD_DIM=heads[1], PAGE=cache.data.shape[2], **launch,
+            N_HEADS=heads[0], HEAD_DIM=heads[1], PAGE=cache.page, **launch,
         )  # fmt: skip
     return None
 

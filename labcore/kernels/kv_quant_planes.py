@@ -45,12 +45,11 @@ def planes(pair, CODE: tl.constexpr, KIND: tl.constexpr):
         elif CODE == tl.int8:
             numbers = tl.inline_asm_elementwise(
                 """{
-                .reg .b32 v, w, x;
+                .reg .b32 w, x;
                 mov.b32 x, 0x64806480;  // 1152, twice
-                xor.b32 v, $2, 0x80808080;
-                shr.u32 w, v, 8;
-                lop3.b32 $0, v, 0x00FF00FF, 0x64006400, 0xEA;
-                lop3.b32 $1, w, 0x00FF00FF, 0x64006400, 0xEA;
+                shr.u32 w, $2, 8;
+                lop3.b32 $0, $2, 0x00FF00FF, x, 0x6A;  // (a & b) ^ c: a code's sign bit counts up from -128
+                lop3.b32 $1, w, 0x00FF00FF, x, 0x6A;
                 sub.rn.f16x2 $0, $0, x;
                 sub.rn.f16x2 $1, $1, x;
                 }""",

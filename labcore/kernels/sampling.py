@@ -16,9 +16,10 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from labcore.core.errors import InputError
-from labcore.kernels._compat import capability, choose
+from labcore.kernels._compat import capability, choose, early_launch, has_early
 from labcore.kernels._compile import Variant, half
 from labcore.kernels._config import pick, rules
 from labcore.kernels.softmax import check_logits, per_row
@@ -104,9 +105,11 @@ def _load_tile(logits_ptr, row, stride, token, vocab, threshold_ptr, last_ptr):
 @triton.jit
 def _tile_kernel(
     logits_ptr, temperature_ptr, threshold_ptr, last_ptr, score_ptr, index_ptr, vocab, stride, tiles,
-    TILE: tl.constexpr,
+    TILE: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Program (row, tile): log2 of the tile's sum of weights; for a greedy row its largest logit, and which that is."""
+    if EARLY:
+        gdc_launch_dependents()  # the draw may begin, and then waits, as soon as the last of these programs has begun
     row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
     token = tile * TILE + tl.arange(0, TILE)
     x = _load_tile(logits_ptr, row, stride, token, vocab, threshold_ptr, last_ptr)
@@ -124,13 +127,15 @@ def _tile_kernel(
 @triton.jit
 def _draw_kernel(
     logits_ptr, temperature_ptr, threshold_ptr, last_ptr, score_ptr, index_ptr, seed_ptr, position_ptr, out_ptr,
-    vocab, stride, tiles, TILES: tl.constexpr, TILE: tl.constexpr,
+    vocab, stride, tiles, TILES: tl.constexpr, TILE: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Program `row`: the tile that wins, then the token of that tile."""
     row, tile = tl.program_id(0).to(tl.int64), tl.arange(0, TILES)
     temperature = tl.load(temperature_ptr + row)
     seed, position = tl.load(seed_ptr + row), tl.load(position_ptr + row).to(tl.int32)
     noise = _gumbel(seed, position, OF_TILES, tile)
+    if EARLY:
+        gdc_wait()  # for the scores; what was read so far is older than they are
     score = tl.load(score_ptr + row * tiles + tile, mask=tile < tiles, other=float("-inf"))
     if temperature > 0:
         _, winner = _first_best(score + noise, tile)
@@ -186,10 +191,12 @@ def sample(
     if rows:
         cut = (threshold, last, scores, indices)
         cc, stride = capability(logits.device), logits.stride(0)
-        _tile_kernel[rows, tiles](logits, temperature, *cut, vocab, stride, tiles, TILE=TILE, **pick("tiles", cc))
+        _tile_kernel[rows, tiles](
+            logits, temperature, *cut, vocab, stride, tiles, TILE=TILE, EARLY=has_early(cc), **pick("tiles", cc)
+        )
         _draw_kernel[rows,](
             logits, temperature, *cut, seed, position, out, vocab, stride, tiles,
-            TILES=triton.next_power_of_2(tiles), TILE=TILE, **pick("draw", cc),
+            TILES=triton.next_power_of_2(tiles), TILE=TILE, **early_launch(cc), **pick("draw", cc),
         )  # fmt: skip
     return out
 
@@ -198,15 +205,16 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     """What is compiled for a chip of capability cc: Llama 3's vocabulary, cut by top-k and top-p or not."""
     between = {"score_ptr": "*fp32", "index_ptr": "*i32", "vocab": "i32:16", "stride": "i32:16", "tiles": "i32"}
     whole, cut = {"threshold_ptr": None, "last_ptr": None}, {"threshold_ptr": "*fp32", "last_ptr": "*i32"}
+    sizes = {"TILE": TILE, "EARLY": has_early(cc)}
     for kind in ("fp32", half(cc)):
         types = between | {"logits_ptr": f"*{kind}", "temperature_ptr": "*fp32"}
         draw = types | {"seed_ptr": "*i64", "position_ptr": "*i64", "out_ptr": "*i64"}
         for _, launch in rules("tiles", cc):
-            yield Variant.of(f"tiles, {kind}", _tile_kernel, types, launch, **whole, TILE=TILE)
-            yield Variant.of(f"tiles, cut, {kind}", _tile_kernel, types | cut, launch, TILE=TILE)
+            yield Variant.of(f"tiles, {kind}", _tile_kernel, types, launch, **whole, **sizes)
+            yield Variant.of(f"tiles, cut, {kind}", _tile_kernel, types | cut, launch, **sizes)
         for _, launch in rules("draw", cc):
-            yield Variant.of(f"draw, {kind}", _draw_kernel, draw, launch, **whole, TILES=64, TILE=TILE)
-            yield Variant.of(f"draw, cut, {kind}", _draw_kernel, draw | cut, launch, TILES=64, TILE=TILE)
+            yield Variant.of(f"draw, {kind}", _draw_kernel, draw, launch, **whole, **sizes, TILES=64)
+            yield Variant.of(f"draw, cut, {kind}", _draw_kernel, draw | cut, launch, **sizes, TILES=64)
 
 
 def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
