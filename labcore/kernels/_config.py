@@ -28,6 +28,7 @@ PREFILL_FP32: list[Rule] = [
     ),
     ({"float32": True, "head_dim": {256}}, {"BLOCK_M": 32, "BLOCK_N": 16, "TMA": 0, "num_warps": 8, "num_stages": 2}),
 ]
+UP_TO_8 = {"BLOCK_M": 8, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 1}  # tokens, of 4-bit products on Hopper
 MATMUL8_HOPPER: list[Rule] = [  # of either type: the tensor cores are as fast in both
     (
         {"few_rows": True},
@@ -177,37 +178,44 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
         ),
         ({}, {"BLOCK_N": 64, "BLOCK_M": 128, "SCALE_SUMS": 0, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 2}),
     ],
-    # Hopper: with eight tokens mma.sync, which needs no warpgroup. resident: programs a multiprocessor has room for. No
-    # entry for 4-bit weights has been swept since rows lie side by side
+    # Hopper: with eight tokens mma.sync, which needs no warpgroup. resident: programs a multiprocessor has room for
     ("w4_gemm", "sm90"): [
         (
             {"wide": True},
             {"BLOCK_N": 32, "BLOCK_M": 16, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 0, "num_warps": 4, "num_stages": 2},
         ),
         (
-            {"tokens": 8},
+            {"tokens": 8, "few_rows": True},  # won at d5
+            UP_TO_8 | {"BLOCK_N": 64, "resident": 4, "num_warps": 2, "num_stages": 4},
+        ),
+        (
+            {"tokens": 8},  # won at d1
+            UP_TO_8 | {"BLOCK_N": 128, "resident": 8, "num_warps": 4, "num_stages": 4},
+        ),
+        (
+            {"tokens": 16, "few_rows": True},
+            {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": 1, "JOIN": 1, "PTX": 1, "num_warps": 4, "num_stages": 4},
+        ),
+        (
+            {"tokens": 16},  # won at d2
             {
-                "BLOCK_N": 64,
-                "BLOCK_M": 8,
+                "BLOCK_N": 128,
+                "BLOCK_M": 16,
                 "SCALE_SUMS": 1,
-                "JOIN": 0,
+                "JOIN": 1,
                 "PTX": 1,
-                "resident": 8,
-                "num_warps": 2,
+                "splits": 2,
+                "num_warps": 4,
                 "num_stages": 4,
             },
         ),
         (
-            {"tokens": 16},
-            {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": 1, "JOIN": 1, "PTX": 1, "num_warps": 4, "num_stages": 4},
-        ),
-        (
             {"tokens": 32},
-            {"BLOCK_N": 128, "BLOCK_M": 32, "SCALE_SUMS": 1, "JOIN": 1, "PTX": 1, "num_warps": 4, "num_stages": 3},
+            {"BLOCK_N": 128, "BLOCK_M": 32, "SCALE_SUMS": 1, "JOIN": 1, "PTX": 1, "num_warps": 4, "num_stages": 4},
         ),
         (
-            {"tokens": 64},
-            {"BLOCK_N": 128, "BLOCK_M": 64, "SCALE_SUMS": 1, "JOIN": 1, "PTX": 1, "num_warps": 4, "num_stages": 3},
+            {"tokens": 64},  # won at d3
+            {"BLOCK_N": 128, "BLOCK_M": 64, "SCALE_SUMS": 1, "JOIN": 1, "PTX": 1, "num_warps": 4, "num_stages": 4},
         ),
         ({}, {"BLOCK_N": 128, "BLOCK_M": 128, "SCALE_SUMS": 0, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 3}),
     ],
@@ -284,7 +292,9 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
         ({}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 1}),
     ],
     ("decode_vector", "interpreter"): {"BLOCK_T": 32},
-    # into how many shares a request's keys are cut: see choose_splits
+    # into how many shares a request's keys are cut: see choose_splits. least: won within steps of Llama 3 8B and Qwen3
+    # 0.6B at 540 keys, where it is the tail of a share that a step waits for
+    ("splits", "sm90"): {"per_multiprocessor": 4, "least": 64},
     ("splits", "sm75"): {"per_multiprocessor": 4, "least": 256},
     ("splits", "interpreter"): {"per_multiprocessor": 1, "least": 32},
     ("merge", "sm75"): {"BLOCK_N": 32, "num_warps": 4, "num_stages": 1},

@@ -256,7 +256,7 @@ def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
     """Launch choices worth trying for "decode", "decode_vector" or "splits"; none spills at head_dim 128."""
     if kind == "splits":
         for resident in (2, 4, 6, 8, 12, 16):
-            for least in (128, 256, 512):
+            for least in (32, 64, 128, 256):
                 yield {"per_multiprocessor": resident, "least": least}
         return
     if kind == "decode_vector":

@@ -31,7 +31,7 @@ BAR = 4e-3
 
 
 def suite(run: CudaRun) -> None:
-    """Rows gpu.d1 to gpu.d5."""
+    """Rows gpu.d1 to gpu.d5, gpu.d1.vector."""
     run.attempt_all(ROWS)
 
 
@@ -61,6 +61,10 @@ class Product:
         """From four bits."""
         return w4a16_linear(self.x, self.weight)
 
+    def without_tensor_cores(self) -> Tensor:
+        """The same of one token."""
+        return w4a16_linear(self.x, self.weight, vector=True)
+
     def theirs(self) -> Tensor:
         """From sixteen."""
         return torch.mm(self.x, self.plain.t(), out=self.out)
@@ -80,18 +84,23 @@ def large(run: CudaRun, key: str, tokens: int, bar: tuple[float, float, float]) 
     """One matrix larger than any cache."""
     product = Product(run, *LARGE, tokens)
     n, k = LARGE
-    found = measured(run, {"ours": [product.ours], "torch.matmul bf16": [product.theirs]}, product.check)
+    calls = {"ours": [product.ours], "torch.matmul bf16": [product.theirs]}
+    if tokens == 1:
+        calls["without tensor cores"] = [product.without_tensor_cores]
+    found = measured(run, calls, product.check)
     nbytes = product.bytes(product.weight.nbytes)
-    yield found.row(
-        f"gpu.{key}",
-        f"4-bit weight of {n:,} × {k:,} times {tokens:,} token{'s' * (tokens > 1)}",
-        ["torch.matmul bf16"],
-        target=bars(*bar),
-        dtype="bf16 × int4",
-        shape={"M": tokens, "N": n, "K": k, "group": GROUP},
-        config={"bytes_ratio": round(product.bytes(product.plain.nbytes) / nbytes, 3)},
+    what = f"4-bit weight of {n:,} × {k:,} times {tokens:,} token{'s' * (tokens > 1)}"
+    fields = {
+        "dtype": "bf16 × int4",
+        "shape": {"M": tokens, "N": n, "K": k, "group": GROUP},
+        "config": {"bytes_ratio": round(product.bytes(product.plain.nbytes) / nbytes, 3)},
         **floor(run, nbytes=nbytes, flops=2 * tokens * n * k),
-    )
+    }
+    yield found.row(f"gpu.{key}", what, ["torch.matmul bf16"], target=bars(*bar), **fields)
+    if tokens == 1:
+        yield found.row(
+            f"gpu.{key}.vector", f"{what}, against the kernel without tensor cores", ["without tensor cores"], **fields
+        )
 
 
 def layer(run: CudaRun) -> Iterator[Row]:

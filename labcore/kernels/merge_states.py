@@ -12,9 +12,10 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from labcore.core.errors import InputError
-from labcore.kernels._compat import capability, choose
+from labcore.kernels._compat import capability, choose, early_launch, has_early
 from labcore.kernels._compile import Variant, half
 from labcore.kernels._config import pick, rules
 
@@ -61,9 +62,17 @@ def merged(o_ptr, lse_ptr, first, step, n, width, BLOCK_N: tl.constexpr, BLOCK_D
 
 @triton.jit(do_not_specialize=("n", "step"))
 def _merge_kernel(
-    o_ptr, lse_ptr, out_ptr, out_lse_ptr, n, step, width, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr
+    o_ptr, lse_ptr, out_ptr, out_lse_ptr, n, step, width,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """Program `row` merges the states of one row."""
+    """Program `row` merges the states of one row.
+
+    EARLY: it is launched before the shares' kernel has ended, and waits for that; what follows is launched at once, and
+    fetches weights meanwhile if it is such a kernel (`kernels.gemv`).
+    """
+    if EARLY:
+        gdc_launch_dependents()
+        gdc_wait()
     row, d = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK_D)
     o, lse = merged(o_ptr, lse_ptr, row // step * step * n + row % step, step, n, width, BLOCK_N, BLOCK_D)
     tl.store(out_ptr + row * width + d, o.to(out_ptr.dtype.element_ty), mask=d < width)
@@ -96,7 +105,7 @@ def merge(o: Tensor, lse: Tensor, out: Tensor, step: int) -> State:
     out_lse = torch.empty(out.shape[:-1], dtype=torch.float32, device=out.device)
     rows, width = out_lse.numel(), out.shape[-1]
     if rows:
-        launch = pick("merge", capability(out.device))
+        launch = pick("merge", cc := capability(out.device)) | early_launch(cc)
         states = lse.numel() // rows
         _merge_kernel[(rows,)](
             o, lse, out, out_lse, states, step, width, BLOCK_D=triton.next_power_of_2(width), **launch
@@ -111,7 +120,7 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
         types = {"o_ptr": "*fp32", "lse_ptr": "*fp32", "out_ptr": model_type, "out_lse_ptr": "*fp32"}
         types |= {"n": "i32", "step": "i32", "width": "i32:16"}
         for size in (128, 64, 256):
-            yield Variant.of(f"merge, head_dim {size}", _merge_kernel, types, launch, BLOCK_D=size)
+            yield Variant.of(f"merge, head_dim {size}", _merge_kernel, types, launch, BLOCK_D=size, EARLY=has_early(cc))
 
 
 def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:

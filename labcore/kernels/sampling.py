@@ -5,8 +5,8 @@ for each of 128,000 tokens costs more than reading their logits (a generator's 1
 the vocabulary is cut into tiles: a tile wins with probability Z_tile / Z, which is the same trick on log Z_tile, and a
 token of that tile with w / Z_tile. Only the tiles and one tile's tokens need numbers; only that tile is read twice.
 
-The numbers come from Philox keyed by (the request's seed, position, token), so a request draws the same tokens alone,
-in any batch, at any place in it, and again after a preemption. Tiles are part of that key: TILE is no tuning choice.
+The numbers come from Philox keyed by (the request's seed, position, place in the tile), so a request draws the same
+tokens alone, in any batch, at any place in it, and again after a preemption. TILE is part of that, no tuning choice.
 Sources: the Gumbel-max trick, Maddison et al., arXiv:1411.0030, section 2; Philox4x32-10, Salmon et al., SC'11.
 """
 
@@ -65,12 +65,12 @@ def sample_reference(logits: Tensor, temperature: Tensor, seed: Tensor, position
     count = triton.cdiv(logits.shape[1], TILE)
     tiles = torch.nn.functional.pad(logits, (0, count * TILE - logits.shape[1]), value=-torch.inf).view(-1, count, TILE)
     scaled = tiles / temperature.where(temperature > 0, 1)[:, None, None]
-    number = torch.arange(count * TILE, device=logits.device)
+    number = torch.arange(max(count, TILE), device=logits.device)
     drawn = scaled.logsumexp(-1) + gumbel_reference(seed, position, OF_TILES.value, number[:count])
     tile = drawn.argmax(-1)
-    noise = gumbel_reference(seed, position, OF_TOKENS.value, number).view(scaled.shape)
+    noise = gumbel_reference(seed, position, OF_TOKENS.value, number[:TILE])  # of the tile that won
     rows = torch.arange(len(logits), device=logits.device)
-    token = tile * TILE + (scaled + noise)[rows, tile].argmax(-1)
+    token = tile * TILE + (scaled[rows, tile] + noise).argmax(-1)
     best, greedy = logits.max(-1)
     return torch.where(temperature > 0, token, greedy).masked_fill(best == -torch.inf, -1)
 
@@ -130,20 +130,24 @@ def _draw_kernel(
     vocab, stride, tiles, TILES: tl.constexpr, TILE: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """Program `row`: the tile that wins, then the token of that tile."""
-    row, tile = tl.program_id(0).to(tl.int64), tl.arange(0, TILES)
+    row, tile, place = tl.program_id(0).to(tl.int64), tl.arange(0, TILES), tl.arange(0, TILE)
     temperature = tl.load(temperature_ptr + row)
-    seed, position = tl.load(seed_ptr + row), tl.load(position_ptr + row).to(tl.int32)
-    noise = _gumbel(seed, position, OF_TILES, tile)
-    if EARLY:
-        gdc_wait()  # for the scores; what was read so far is older than they are
-    score = tl.load(score_ptr + row * tiles + tile, mask=tile < tiles, other=float("-inf"))
+    score_ptr += row * tiles
     if temperature > 0:
-        _, winner = _first_best(score + noise, tile)
-        token = winner * TILE + tl.arange(0, TILE)
+        # one tile's tokens are drawn from, so their numbers need not know which: all is ready when the scores are
+        seed, position = tl.load(seed_ptr + row), tl.load(position_ptr + row).to(tl.int32)
+        of_tiles, of_tokens = _gumbel(seed, position, OF_TILES, tile), _gumbel(seed, position, OF_TOKENS, place)
+        if EARLY:
+            gdc_wait()  # for the scores; what was read so far is older than they are
+        score = tl.load(score_ptr + tile, mask=tile < tiles, other=float("-inf"))
+        _, winner = _first_best(score + of_tiles, tile)
+        token = winner * TILE + place
         x = _load_tile(logits_ptr, row, stride, token, vocab, threshold_ptr, last_ptr)
-        scaled = x * (1.4426950408889634 / temperature)
-        best, answer = _first_best(scaled + _gumbel(seed, position, OF_TOKENS, token), token)
+        best, answer = _first_best(x * (1.4426950408889634 / temperature) + of_tokens, token)
     else:
+        if EARLY:
+            gdc_wait()
+        score = tl.load(score_ptr + tile, mask=tile < tiles, other=float("-inf"))
         best, winner = _first_best(score, tile)
         answer = tl.load(index_ptr + row * tiles + winner)
     tl.store(out_ptr + row, tl.where(best == float("-inf"), -1, answer).to(tl.int64))

@@ -9,6 +9,7 @@ from labcore.bench.cuda_rows import sets
 from labcore.bench.cuda_run import CudaRun
 
 KINDS = ("int8", "fp8", "int4")  # of a quantized cache
+VECTOR = "without_tensor_cores"
 
 
 @dataclass(frozen=True)
@@ -52,22 +53,13 @@ def _w4(run: CudaRun, tokens: int) -> list:
     return [bench.Product(run, *bench.LARGE, tokens).ours]
 
 
-def _w4_layer(run: CudaRun) -> list:
+def _w4_one(run: CudaRun, layer: bool, how: str) -> list:
+    """d1, or d5, by a method of `bench_w4a16.Product`."""
     from labcore.kernels import bench_w4a16 as bench
-
-    stacks = [[bench.Product(run, n, k, 1, 10 * turn) for n, k in bench.LAYER.values()] for turn in range(3)]
-    return [lambda stack=stack: torch.cat([product.ours() for product in stack], 1) for stack in stacks]
-
-
-def _w4_tile(run: CudaRun, layer: bool) -> list:
-    """d1, or d5, as products of a tile of tokens of which one is real."""
-    from labcore.kernels import bench_w4a16 as bench
-    from labcore.kernels.w4a16 import _gemm
 
     shapes, turns = (bench.LAYER.values(), 3) if layer else ([bench.LARGE], 1)
     stacks = [[bench.Product(run, n, k, 1, 10 * turn) for n, k in shapes] for turn in range(turns)]
-    multiply = lambda stack: torch.cat([_gemm(one.x, one.weight, None, None) for one in stack], 1)  # noqa: E731
-    return [lambda stack=stack: multiply(stack) for stack in stacks]
+    return [lambda stack=stack: torch.cat([getattr(product, how)() for product in stack], 1) for stack in stacks]
 
 
 def _gemv(run: CudaRun, n: int, k: int, gated: bool = False) -> list:
@@ -173,10 +165,10 @@ CASES = [
         Case(f"decode {codes} f", "decode_quant", "kv_quant", lambda run, c=codes: _quantized(run, c))
         for codes in KINDS
     ],
-    Case("w4 gemv d1", "w4_gemv", "w4a16", lambda run: _w4(run, 1)),
-    Case("w4 gemv d5", "w4_gemv", "w4a16", _w4_layer, short=True, like="w4 gemv d1"),
-    Case("w4 gemm d1", "w4_gemm", "w4a16", lambda run: _w4_tile(run, False), _rows_fit(8, 8)),
-    Case("w4 gemm d5", "w4_gemm", "w4a16", lambda run: _w4_tile(run, True), _rows_fit(8, 8), True, "w4 gemm d1"),
+    Case("w4 gemv d1", "w4_gemv", "w4a16", lambda run: _w4_one(run, False, VECTOR)),
+    Case("w4 gemv d5", "w4_gemv", "w4a16", lambda run: _w4_one(run, True, VECTOR), short=True, like="w4 gemv d1"),
+    Case("w4 gemm d1", "w4_gemm", "w4a16", lambda run: _w4_one(run, False, "ours"), _rows_fit(8, 8)),
+    Case("w4 gemm d5", "w4_gemm", "w4a16", lambda run: _w4_one(run, True, "ours"), _rows_fit(8, 8), True, "w4 gemm d1"),
     *[
         Case(f"w4 gemm M={tokens}", "w4_gemm", "w4a16", lambda run, m=tokens: _w4(run, m), _rows_fit(rows, tokens))
         for tokens, rows in ((16, 16), (32, 32), (64, 64), (128, 64), (256, 64))

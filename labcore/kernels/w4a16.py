@@ -275,15 +275,22 @@ def _dequantize_kernel(
 
 
 def w4a16_linear(
-    x: Tensor, w: W4Weight, bias: Tensor | None = None, *, backend: str = "auto", launch: dict | None = None
+    x: Tensor,
+    w: W4Weight,
+    bias: Tensor | None = None,
+    *,
+    backend: str = "auto",
+    vector: bool | None = None,
+    launch: dict | None = None,
 ) -> Tensor:
     """x [..., K] times w [N, K] transposed, plus bias [N]: [..., N] in the type of x (fp16, bf16 or fp32).
 
     Sums are in float32. The result of a token does not depend on the others as long as their number takes the same
     path. No size depends on data and nothing waits for the device, so a CUDA graph can record it; the partial sums of a
-    split, and from MANY_TOKENS on the dequantized weight, are allocated by torch inside the call. launch: choices in
-    place of the table's, of "w4_gemv" for one token that is not fp32, else of "w4_gemm", whatever the number of tokens.
-    Raises InputError for an x or a bias that does not fit.
+    split, and from MANY_TOKENS on the dequantized weight, are allocated by torch inside the call. vector: whether one
+    token that is not fp32 goes without tensor cores (default: on all but Hopper, whose tensor cores take it faster as
+    one of eight). launch: choices in place of the table's, of "w4_gemv" then, else of "w4_gemm", whatever the number of
+    tokens. Raises InputError for an x or a bias that does not fit, or for a vector of several tokens or of fp32.
     """
     n, k = w.shape
     if x.shape[-1] != k or x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
@@ -295,11 +302,15 @@ def w4a16_linear(
         rows = rows[:, w.columns]
     rows = rows.contiguous()
     one = len(rows) == 1 and x.dtype != torch.float32
-    if choose(backend, x, mma=not one, what="w4a16_linear") == "torch":
+    if vector and not one:
+        raise InputError(f"vector=True of {len(rows)} tokens in {x.dtype}: it takes one, in fp16 or bf16; leave it out")
+    cc = capability(x.device)
+    vector = one and not (cc is not None and cc >= (9, 0)) if vector is None else vector
+    if choose(backend, x, mma=not vector, what="w4a16_linear") == "torch":
         y = F.linear(rows, w.sorted_weight().to(x.dtype), None if bias is None else bias.to(x.dtype))
     elif len(rows) == 0:
         y = rows.new_empty(0, n)
-    elif one:
+    elif vector:
         y = _gemv(rows, w, bias, launch)
     elif len(rows) >= MANY_TOKENS and launch is None:
         y = F.linear(rows, dequantized(w, x.dtype), None if bias is None else bias.to(x.dtype))
@@ -325,7 +336,11 @@ def _gemm(x: Tensor, w: W4Weight, bias: Tensor | None, launch: dict | None) -> T
     tokens, n, stretches = len(x), w.shape[0], w.shape[1] // w.stretch
     cc = capability(x.device)
     size = tile_of_tokens(tokens)
-    launch = dict(pick("w4_gemm", cc, tokens=size, wide=x.dtype == torch.float32) if launch is None else launch)
+    launch = dict(
+        pick("w4_gemm", cc, tokens=size, few_rows=n <= FEW_ROWS, wide=x.dtype == torch.float32)
+        if launch is None
+        else launch
+    )
     tiles = triton.cdiv(tokens, launch["BLOCK_M"]), triton.cdiv(n, launch["BLOCK_N"])
     slots = multiprocessors(x.device) * launch.pop("resident", 2)
     splits = launch.pop("splits", None) or choose_splits(tiles[0] * tiles[1], stretches, slots)
