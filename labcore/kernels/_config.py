@@ -28,7 +28,7 @@ PREFILL_FP32: list[Rule] = [
     ),
     ({"float32": True, "head_dim": {256}}, {"BLOCK_M": 32, "BLOCK_N": 16, "TMA": 0, "num_warps": 8, "num_stages": 2}),
 ]
-UP_TO_8 = {"BLOCK_M": 8, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 1}  # tokens, of 4-bit products on Hopper
+UP_TO_8 = {"BLOCK_M": 8, "JOIN": 0, "PTX": 1}  # tokens, of 4-bit products on Hopper
 MATMUL8_HOPPER: list[Rule] = [  # of either type: the tensor cores are as fast in both
     (
         {"few_rows": True},
@@ -162,27 +162,27 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     ("w4_gemm", "sm80"): [
         (
             {"wide": True},
-            {"BLOCK_N": 32, "BLOCK_M": 16, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 0, "num_warps": 4, "num_stages": 2},
+            {"BLOCK_N": 32, "BLOCK_M": 16, "JOIN": 0, "PTX": 0, "num_warps": 4, "num_stages": 2},
         ),
         (
             {"tokens": {8, 16}},
-            {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 4},
+            {"BLOCK_N": 64, "BLOCK_M": 16, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 4},
         ),
         (
             {"tokens": 32},
-            {"BLOCK_N": 64, "BLOCK_M": 32, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 4},
+            {"BLOCK_N": 64, "BLOCK_M": 32, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 4},
         ),
         (
             {"tokens": 64},
-            {"BLOCK_N": 64, "BLOCK_M": 64, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 3},
+            {"BLOCK_N": 64, "BLOCK_M": 64, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 3},
         ),
-        ({}, {"BLOCK_N": 64, "BLOCK_M": 128, "SCALE_SUMS": 0, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 2}),
+        ({}, {"BLOCK_N": 64, "BLOCK_M": 128, "JOIN": 0, "PTX": 1, "num_warps": 8, "num_stages": 3}),
     ],
     # Hopper: with eight tokens mma.sync, which needs no warpgroup. resident: programs a multiprocessor has room for
     ("w4_gemm", "sm90"): [
         (
             {"wide": True},
-            {"BLOCK_N": 32, "BLOCK_M": 16, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 0, "num_warps": 4, "num_stages": 2},
+            {"BLOCK_N": 32, "BLOCK_M": 16, "JOIN": 0, "PTX": 0, "num_warps": 4, "num_stages": 2},
         ),
         (
             {"tokens": 8, "few_rows": True},  # won at d5
@@ -194,14 +194,13 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
         ),
         (
             {"tokens": 16, "few_rows": True},
-            {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": 1, "JOIN": 1, "PTX": 1, "num_warps": 4, "num_stages": 4},
+            {"BLOCK_N": 64, "BLOCK_M": 16, "JOIN": 1, "PTX": 1, "num_warps": 4, "num_stages": 4},
         ),
         (
             {"tokens": 16},  # won at d2
             {
                 "BLOCK_N": 128,
                 "BLOCK_M": 16,
-                "SCALE_SUMS": 1,
                 "JOIN": 1,
                 "PTX": 1,
                 "splits": 2,
@@ -211,20 +210,20 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
         ),
         (
             {"tokens": 32},
-            {"BLOCK_N": 128, "BLOCK_M": 32, "SCALE_SUMS": 1, "JOIN": 1, "PTX": 1, "num_warps": 4, "num_stages": 4},
+            {"BLOCK_N": 128, "BLOCK_M": 32, "JOIN": 1, "PTX": 1, "num_warps": 4, "num_stages": 4},
         ),
         (
             {"tokens": 64},  # won at d3
-            {"BLOCK_N": 128, "BLOCK_M": 64, "SCALE_SUMS": 1, "JOIN": 1, "PTX": 1, "num_warps": 4, "num_stages": 4},
+            {"BLOCK_N": 128, "BLOCK_M": 64, "JOIN": 1, "PTX": 1, "num_warps": 4, "num_stages": 4},
         ),
-        ({}, {"BLOCK_N": 128, "BLOCK_M": 128, "SCALE_SUMS": 0, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 3}),
+        ({}, {"BLOCK_N": 64, "BLOCK_M": 128, "JOIN": 1, "PTX": 1, "num_warps": 4, "num_stages": 3}),
     ],
     ("w4_gemm", "interpreter"): [
-        ({"wide": True}, {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 0}),
-        ({"tokens": {8, 16}}, {"BLOCK_N": 64, "BLOCK_M": 16, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 0}),
-        ({"tokens": 32}, {"BLOCK_N": 64, "BLOCK_M": 32, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 0}),
-        ({"tokens": 64}, {"BLOCK_N": 64, "BLOCK_M": 64, "SCALE_SUMS": 1, "JOIN": 0, "PTX": 0}),
-        ({}, {"BLOCK_N": 64, "BLOCK_M": 128, "SCALE_SUMS": 0, "JOIN": 1, "PTX": 0}),
+        ({"wide": True}, {"BLOCK_N": 64, "BLOCK_M": 16, "JOIN": 0, "PTX": 0}),
+        ({"tokens": {8, 16}}, {"BLOCK_N": 64, "BLOCK_M": 16, "JOIN": 0, "PTX": 0}),
+        ({"tokens": 32}, {"BLOCK_N": 64, "BLOCK_M": 32, "JOIN": 0, "PTX": 0}),
+        ({"tokens": 64}, {"BLOCK_N": 64, "BLOCK_M": 64, "JOIN": 0, "PTX": 0}),
+        ({}, {"BLOCK_N": 64, "BLOCK_M": 128, "JOIN": 1, "PTX": 0}),
     ],
     ("w4_add_splits", "sm75"): {"BLOCK": 512, "num_warps": 4, "num_stages": 1},
     ("w4_add_splits", "interpreter"): {"BLOCK": 256},
@@ -278,6 +277,7 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     # decode: four programs with 32 KB in flight share a multiprocessor; with more than 128 registers a thread, three do
     ("decode", "sm90"): [
         ({"head_dim": {256}}, {"BLOCK_T": 32, "num_warps": 4, "num_stages": 3}),
+        ({"tiny": True}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 2}),  # won within steps, see "splits"
         ({"short": True}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 5}),  # won at b4
         ({"few_rows": True}, {"BLOCK_T": 64, "num_warps": 2, "num_stages": 3}),  # won at b1 and b2
         ({}, {"BLOCK_T": 64, "num_warps": 4, "num_stages": 3}),

@@ -24,7 +24,7 @@ from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose, has_mma, multiprocessors
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick
-from labcore.kernels.attention_decode import FEW_KEYS, attend_share, paged_decode, pick_decode
+from labcore.kernels.attention_decode import FEW_KEYS, TINY, attend_share, paged_decode, pick_decode
 from labcore.kernels.merge_states import merged
 from labcore.kernels.online_softmax import LOG2_E
 from labcore.kernels.paging import check_cache, check_one_token_each, check_options, check_requests, output_like
@@ -121,7 +121,7 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     types = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "out_ptr"), "*bf16")
     types |= {"table_ptr": "*i32", "seq_lens_ptr": "*i32", "o_ptr": "*fp32", "lse_ptr": "*fp32", "tickets_ptr": "*i32"}
     types |= {"q_stride": "i32:16", "table_stride": "i32", "least": "i32", "scale_log2": "fp32"}
-    for share in (FEW_KEYS, FEW_KEYS + 1):
+    for name, share in (("long", FEW_KEYS + 1), ("short", FEW_KEYS), ("tiny", TINY)):
         launch = pick_decode("decode", cc, 128, 4, share) | {"BLOCK_N": pick("merge", cc)["BLOCK_N"]}
-        name = f"one launch, {'short' if share == FEW_KEYS else 'long'} shares"
+        name = f"one launch, {name} shares"
         yield Variant.of(name, _one_launch_kernel, types, launch, ["cp.async"], GROUP=4, HEAD_DIM=128, PAGE=16)

@@ -111,8 +111,8 @@ def _rope_write_kernel(
     EARLY: it is launched before the product it turns has ended, and waits for that here (`kernels.gemv`).
     """
     if EARLY:
-        gdc_launch_dependents()
         gdc_wait()
+        gdc_launch_dependents()
     token = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)
     lane = tl.arange(0, triton.next_power_of_2(HALF))

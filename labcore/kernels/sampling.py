@@ -32,18 +32,18 @@ LARGEST_VOCABULARY = 1024 * TILE
 OF_TOKENS, OF_TILES = tl.constexpr(0), tl.constexpr(1)  # a request's two streams of random numbers
 
 
-def philox(seed: Tensor, position: Tensor, stream: int, index: Tensor) -> Tensor:
-    """The first of Philox4x32-10's four words, int64 [rows, n], for key `seed` (int64 [rows]) and counter (index [n],
-    position [rows], stream, 0)."""
+def philox(seed: Tensor, position: Tensor, stream: int, call: Tensor) -> Tensor:
+    """Philox4x32-10's four words, int64 [rows, n, 4], for key `seed` (int64 [rows]) and counter (call [n], position
+    [rows], stream, 0)."""
     low = 0xFFFFFFFF
     key = [seed[:, None] & low, seed[:, None] >> 32 & low]
-    zero = torch.zeros(len(seed), len(index), dtype=torch.int64, device=seed.device)
-    c0, c1, c2, c3 = zero + index, zero + (position[:, None] & low), zero + stream, zero
+    zero = torch.zeros(len(seed), len(call), dtype=torch.int64, device=seed.device)
+    c0, c1, c2, c3 = zero + call, zero + (position[:, None] & low), zero + stream, zero
     for _ in range(10):
         (high0, low0), (high2, low2) = _product(0xD2511F53, c0), _product(0xCD9E8D57, c2)
         c0, c1, c2, c3 = high2 ^ c1 ^ key[0], low2, high0 ^ c3 ^ key[1], low0
         key = [(key[0] + 0x9E3779B9) & low, (key[1] + 0xBB67AE85) & low]
-    return c0
+    return torch.stack((c0, c1, c2, c3), -1)
 
 
 def _product(constant: int, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,9 +53,10 @@ def _product(constant: int, x: Tensor) -> tuple[Tensor, Tensor]:
     return (high >> 16) + (total >> 32), total & 0xFFFFFFFF
 
 
-def gumbel_reference(seed: Tensor, position: Tensor, stream: int, index: Tensor) -> Tensor:
-    """Standard Gumbel numbers, float64 [rows, n]: -ln of an exponential number -ln(1 - u)."""
-    uniform = (philox(seed, position, stream, index).double() + 0.5) / 2**32
+def gumbel_reference(seed: Tensor, position: Tensor, stream: int, count: int) -> Tensor:
+    """Standard Gumbel numbers, float64 [rows, count]: -ln of an exponential number -ln(1 - u). Four of a call."""
+    words = philox(seed, position, stream, torch.arange(triton.cdiv(count, 4), device=seed.device))
+    uniform = (words.flatten(1)[:, :count].double() + 0.5) / 2**32
     return -(-torch.log1p(-uniform)).log()
 
 
@@ -65,10 +66,9 @@ def sample_reference(logits: Tensor, temperature: Tensor, seed: Tensor, position
     count = triton.cdiv(logits.shape[1], TILE)
     tiles = torch.nn.functional.pad(logits, (0, count * TILE - logits.shape[1]), value=-torch.inf).view(-1, count, TILE)
     scaled = tiles / temperature.where(temperature > 0, 1)[:, None, None]
-    number = torch.arange(max(count, TILE), device=logits.device)
-    drawn = scaled.logsumexp(-1) + gumbel_reference(seed, position, OF_TILES.value, number[:count])
+    drawn = scaled.logsumexp(-1) + gumbel_reference(seed, position, OF_TILES.value, count)
     tile = drawn.argmax(-1)
-    noise = gumbel_reference(seed, position, OF_TOKENS.value, number[:TILE])  # of the tile that won
+    noise = gumbel_reference(seed, position, OF_TOKENS.value, TILE)  # of the tile that won
     rows = torch.arange(len(logits), device=logits.device)
     token = tile * TILE + (scaled[rows, tile] + noise).argmax(-1)
     best, greedy = logits.max(-1)
@@ -77,10 +77,12 @@ def sample_reference(logits: Tensor, temperature: Tensor, seed: Tensor, position
 
 # [book: gumbel]
 @triton.jit
-def _gumbel(seed, position, stream, index):
-    """Gumbel numbers over ln 2 (base 2 throughout), fp32, one for each of `index` (int32)."""
-    zero = index * 0
-    word, _, _, _ = tl.philox(seed, index, zero + position, zero + stream, zero)
+def _gumbel(seed, position, stream, COUNT: tl.constexpr):
+    """Gumbel numbers over ln 2 (base 2 throughout), fp32 [COUNT], a multiple of 4: one call of Philox has four."""
+    call = tl.arange(0, COUNT // 4)
+    zero = call * 0
+    a, b, c, d = tl.philox(seed, call, zero + position, zero + stream, zero)
+    word = tl.join(tl.join(a, c), tl.join(b, d)).reshape(COUNT)  # a0 b0 c0 d0 a1 …
     u = word.to(tl.float32) * 2.3283063e-10 + 1.1641532e-10  # in (0, 1): the largest word rounds to just below 1
     small = u * (1.0 + u * (0.5 + u * 0.33333334))  # -ln(1 - u) where 1 - u would lose most of u's digits
     return -tl.log2(tl.where(u < 0.015625, small, -tl.log(1.0 - u)))
@@ -110,7 +112,8 @@ def _tile_kernel(
     """Program (row, tile): log2 of the tile's sum of weights; for a greedy row its largest logit, and which that is."""
     if EARLY:
         gdc_launch_dependents()  # the draw may begin, and then waits, as soon as the last of these programs has begun
-    row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    program = tl.program_id(0)
+    row, tile = (program // tiles).to(tl.int64), program % tiles  # a row's tiles side by side, as in memory
     token = tile * TILE + tl.arange(0, TILE)
     x = _load_tile(logits_ptr, row, stride, token, vocab, threshold_ptr, last_ptr)
     temperature = tl.load(temperature_ptr + row)
@@ -136,7 +139,7 @@ def _draw_kernel(
     if temperature > 0:
         # one tile's tokens are drawn from, so their numbers need not know which: all is ready when the scores are
         seed, position = tl.load(seed_ptr + row), tl.load(position_ptr + row).to(tl.int32)
-        of_tiles, of_tokens = _gumbel(seed, position, OF_TILES, tile), _gumbel(seed, position, OF_TOKENS, place)
+        of_tiles, of_tokens = _gumbel(seed, position, OF_TILES, TILES), _gumbel(seed, position, OF_TOKENS, TILE)
         if EARLY:
             gdc_wait()  # for the scores; what was read so far is older than they are
         score = tl.load(score_ptr + tile, mask=tile < tiles, other=float("-inf"))
@@ -195,12 +198,12 @@ def sample(
     if rows:
         cut = (threshold, last, scores, indices)
         cc, stride = capability(logits.device), logits.stride(0)
-        _tile_kernel[rows, tiles](
+        _tile_kernel[rows * tiles,](
             logits, temperature, *cut, vocab, stride, tiles, TILE=TILE, EARLY=has_early(cc), **pick("tiles", cc)
         )
         _draw_kernel[rows,](
             logits, temperature, *cut, seed, position, out, vocab, stride, tiles,
-            TILES=triton.next_power_of_2(tiles), TILE=TILE, **early_launch(cc), **pick("draw", cc),
+            TILES=max(4, triton.next_power_of_2(tiles)), TILE=TILE, **early_launch(cc), **pick("draw", cc),
         )  # fmt: skip
     return out
 

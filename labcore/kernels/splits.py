@@ -15,6 +15,7 @@ from labcore.core.errors import InputError
 from labcore.kernels.merge_states import State
 
 SHORTEST_SHARE = 256  # keys: 128 KB of bf16 at head_dim 128, against 4 KB of states to write and read back
+AT_ONCE = 32  # states that a merge takes in one go
 
 
 # [book: choose-splits]
@@ -33,14 +34,15 @@ def choose_splits(
     programs: requests times KV heads, what runs side by side without any split. longest: keys of the longest request.
     FlashAttention-3's rule: none if the programs fill 80 % of the GPU, else the fewest whose last wave is nearly (85 %
     of the best possible) full; here a wave is all the programs that are resident at a time. No share is shorter than
-    `least` keys, which a merge would not repay, and none longer than `most`: the lengths of a batch differ, and one
-    long request must not end up alone with a few multiprocessors.
+    `least` keys, which a merge would not repay, nor than SHORTEST_SHARE where they are more than AT_ONCE; and none is
+    longer than `most`: the lengths of a batch differ, and one long request must not end up alone with a few
+    multiprocessors.
     """
     slots = multiprocessors * per_multiprocessor
     fewest = max(1, -(-longest // most))
     if programs * fewest >= 0.8 * slots:
         return fewest
-    candidates = range(fewest, max(fewest, longest // least) + 1)
+    candidates = range(fewest, max(fewest, longest // SHORTEST_SHARE, min(longest // least, AT_ONCE)) + 1)
     waves = [programs * splits / slots for splits in candidates]
     fullness = [wave / math.ceil(wave) for wave in waves]
     return next(splits for splits, full in zip(candidates, fullness, strict=True) if full >= 0.85 * max(fullness))

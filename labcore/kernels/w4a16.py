@@ -157,20 +157,6 @@ def less_zero(lifted_codes, grid, DTYPE: tl.constexpr):
 
 
 @triton.jit
-def scaled(number, grid, DTYPE: tl.constexpr):
-    """Codes minus zeros times their scales, rounded once. [rows, columns]
-
-    bf16 does not hold the 11 bits of a scale, but two of it do, and number · low takes 8 bits at most: exact.
-    """
-    scale = scale_of(grid)[:, None]
-    high = scale.to(DTYPE)
-    if DTYPE == tl.bfloat16:
-        return tl.fma(number, high, number * (scale - high.to(tl.float32)).to(DTYPE))
-    else:
-        return number * high
-
-
-@triton.jit
 def beside(left, right):
     """[rows, K] twice as [rows, 2K]: where registers hold it changes its name, and nothing moves."""
     return tl.join(left, right).permute(0, 2, 1).reshape(left.shape[0], 2 * left.shape[1])
@@ -180,14 +166,16 @@ def beside(left, right):
 def _gemm_kernel(
     x_ptr, words_ptr, grid_ptr, bias_ptr, out_ptr, tokens, n, stretches, share,
     GROUP: tl.constexpr, STRETCH: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr,
-    SCALE_SUMS: tl.constexpr, JOIN: tl.constexpr, PTX: tl.constexpr,
+    JOIN: tl.constexpr, PTX: tl.constexpr,
 ):  # fmt: skip
     """Program (tile of tokens, tile of outputs, split): W xᵀ over `share` stretches of K, into [split, token, output].
 
     Tiles of tokens come first: they run side by side and find the codes that they share in the L2 cache. JOIN: a group
-    is one product, otherwise a quarter is. SCALE_SUMS: a group's sums, of whole numbers, are added up under its scale;
-    otherwise every weight is scaled, and products go on while the next stretch is unpacked. Rows and tokens that do not
-    exist are read as the last one, and not stored: a mask would cost every copy some instructions.
+    is one product, otherwise a quarter is. A group's sums, of whole numbers, are added up under its scale, so a product
+    has ended before the next stretch is unpacked. (With scaled weights it could go on meanwhile, but ptxas before CUDA
+    13.3, such as Triton 3.6 and 3.7 bring, gives its registers away too early, triton-lang/triton issue 9433: on an
+    H200 results were wrong.) Rows and tokens that do not exist are read as the last one, and not stored: a mask would
+    cost every copy some instructions.
     """
     QUARTER: tl.constexpr = STRETCH // 4
     WIDTH: tl.constexpr = GROUP if JOIN else QUARTER  # columns of a product
@@ -210,9 +198,6 @@ def _gemm_kernel(
         w_0, w_1, w_2, w_3 = unpack(words, DTYPE, PTX)
         w_0, w_1 = less_zero(w_0, grids[0], DTYPE), less_zero(w_1, grids[0], DTYPE)
         w_2, w_3 = less_zero(w_2, grids[1], DTYPE), less_zero(w_3, grids[1], DTYPE)
-        if not SCALE_SUMS:
-            w_0, w_1 = scaled(w_0, grids[0], DTYPE), scaled(w_1, grids[0], DTYPE)
-            w_2, w_3 = scaled(w_2, grids[1], DTYPE), scaled(w_3, grids[1], DTYPE)
         if not JOIN:
             pieces = (w_0, w_1, w_2, w_3)
         elif PARTS == 1:
@@ -222,13 +207,10 @@ def _gemm_kernel(
         sums = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
         for piece in tl.static_range(STRETCH // WIDTH):
             x = tl.load(x_at + stretch * STRETCH + piece * WIDTH)
-            if SCALE_SUMS:
-                sums += tl.dot(pieces[piece], x, input_precision="ieee")
-                if (piece + 1) * WIDTH % GROUP == 0:
-                    total += sums * scale_of(grids[piece * WIDTH // GROUP])[:, None]
-                    sums = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
-            else:
-                total = tl.dot(pieces[piece], x, total, input_precision="ieee")
+            sums += tl.dot(pieces[piece], x, input_precision="ieee")
+            if (piece + 1) * WIDTH % GROUP == 0:
+                total += sums * scale_of(grids[piece * WIDTH // GROUP])[:, None]
+                sums = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
     if bias_ptr is not None:
         total += tl.load(bias_ptr + real).to(tl.float32)[:, None]
     at = (tl.program_id(2) * tokens + token[None, :]).to(tl.int64) * n + row[:, None]
@@ -251,6 +233,20 @@ def _add_splits_kernel(parts_ptr, bias_ptr, y_ptr, size, n, SPLITS: tl.constexpr
 
 
 # [book: w4-dequantize]
+@triton.jit
+def scaled(number, grid, DTYPE: tl.constexpr):
+    """Codes minus zeros times their scales, rounded once. [rows, columns]
+
+    bf16 does not hold the 11 bits of a scale, but two of it do, and number · low takes 8 bits at most: exact.
+    """
+    scale = scale_of(grid)[:, None]
+    high = scale.to(DTYPE)
+    if DTYPE == tl.bfloat16:
+        return tl.fma(number, high, number * (scale - high.to(tl.float32)).to(DTYPE))
+    else:
+        return number * high
+
+
 @triton.jit
 def _dequantize_kernel(
     words_ptr, grid_ptr, out_ptr, n, stretches,
@@ -426,19 +422,17 @@ def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:
                 yield {"BLOCK_N": rows, "BLOCK_S": stretches, "STAGES": stages, "num_warps": warps, "num_stages": 1}
         return
     few = [(64, 2), (64, 4), (128, 4), (32, 1), (32, 2), (16, 1)]  # outputs, warps
-    tiles = [(rows, 8, warps, 1, 0, {"resident": resident}) for rows, warps in few for resident in (2, 4, 8)]
-    tiles += [  # outputs, tokens, warps, SCALE_SUMS, JOIN
-        (64, 16, 4, 1, 1, {"resident": 4}), (64, 16, 4, 1, 1, {"splits": 2}), (64, 16, 2, 1, 0, {"resident": 6}),
-        (128, 16, 4, 1, 0, {"resident": 4}), (128, 16, 4, 1, 1, {"maxnreg": 128}), (128, 16, 4, 1, 1, {"splits": 2}),
-        (64, 32, 4, 1, 1, {}), (128, 32, 4, 1, 0, {}), (128, 32, 4, 1, 1, {}), (128, 32, 4, 1, 1, {"maxnreg": 168}),
-        (64, 64, 4, 1, 1, {}), (128, 64, 4, 1, 0, {}), (128, 64, 4, 1, 1, {}), (128, 64, 4, 0, 1, {}),
-        (256, 64, 8, 1, 1, {}), (64, 128, 4, 1, 1, {}), (128, 128, 4, 0, 0, {}), (128, 128, 8, 1, 1, {}),
-        (128, 128, 8, 0, 1, {}), (256, 128, 8, 0, 0, {}), (256, 128, 8, 0, 1, {}), (128, 256, 8, 0, 0, {}),
-        (128, 256, 8, 0, 1, {}),
+    tiles = [(rows, 8, warps, 0, {"resident": resident}) for rows, warps in few for resident in (2, 4, 8)]
+    tiles += [  # outputs, tokens, warps, JOIN
+        (64, 16, 4, 1, {"resident": 4}), (64, 16, 4, 1, {"splits": 2}), (64, 16, 2, 0, {"resident": 6}),
+        (128, 16, 4, 0, {"resident": 4}), (128, 16, 4, 1, {"maxnreg": 128}), (128, 16, 4, 1, {"splits": 2}),
+        (64, 32, 4, 1, {}), (128, 32, 4, 0, {}), (128, 32, 4, 1, {}), (128, 32, 4, 1, {"maxnreg": 168}),
+        (64, 64, 4, 1, {}), (128, 64, 4, 0, {}), (128, 64, 4, 1, {}), (256, 64, 8, 1, {}), (64, 128, 4, 1, {}),
+        (128, 128, 8, 1, {}),
     ]  # fmt: skip
-    for rows, tokens, warps, scale_sums, join, more in tiles:
-        for stages in (3,) if tokens == 256 else (2, 3, 4) if tokens >= 64 else (3, 4, 5):
+    for rows, tokens, warps, join, more in tiles:
+        for stages in (2, 3, 4) if tokens >= 64 else (3, 4, 5):
             yield {
-                "BLOCK_N": rows, "BLOCK_M": tokens, "SCALE_SUMS": scale_sums, "JOIN": join, "PTX": 1, **more,
+                "BLOCK_N": rows, "BLOCK_M": tokens, "JOIN": join, "PTX": 1, **more,
                 "num_warps": warps, "num_stages": stages,
             }  # fmt: skip

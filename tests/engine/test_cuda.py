@@ -14,6 +14,7 @@ from labcore.engine.engine_core import EngineCore  # noqa: E402
 from labcore.engine.llm import LLM  # noqa: E402
 from labcore.engine.overlap import OverlappedEngine  # noqa: E402
 from labcore.engine.random_model import random_engine, run_to_end, token_requests  # noqa: E402
+from labcore.kernels.tune import chosen  # noqa: E402
 from labcore.model.loader import load_model, open_checkpoint  # noqa: E402
 from labcore.quant.baseline import baseline  # noqa: E402
 
@@ -140,14 +141,16 @@ def test_speculation_and_an_8_bit_cache_run_without_graphs(on_gpu, prompts, expe
 
 
 def test_bf16_graphs_are_what_they_captured(checkpoint, prompts):
-    """Batches that fill their bucket, lengths that are split alike: the same kernels, so the same bits."""
+    """Batches that fill their bucket, lengths that are split alike (where a share has 256 keys): the same kernels, so
+    the same bits."""
     model = load_model(checkpoint, device="cuda", dtype=torch.bfloat16)
     options = {"num_blocks": 200, "max_model_len": 256, "max_num_seqs": 4}
     same = [prompts[3]] * 4
     params = [SamplingParams(temperature=1.0, seed=i, max_tokens=60, ignore_eos=True) for i in range(4)]
-    plain = serve(assemble(model, **options, cuda_graphs=False), same, params)
-    core = assemble(model, **options)
-    assert serve(core, same, params) == plain and len(core.runner.graphs.graphs) == 1
+    with chosen("splits", {"per_multiprocessor": 4, "least": 256}):
+        plain = serve(assemble(model, **options, cuda_graphs=False), same, params)
+        core = assemble(model, **options)
+        assert serve(core, same, params) == plain and len(core.runner.graphs.graphs) == 1
     assert len({tuple(one) for one in plain}) == 4
 
 

@@ -18,8 +18,9 @@ def integers(*values, device="cpu"):
 
 
 def test_philox_is_random123s():
-    """Known answers of Random123 (kat_vectors, philox4x32-10): the first word for a zero key and counter."""
-    assert int(philox(integers(0), integers(0), 0, integers(0))) == 0x6627E8D5
+    """A known answer of Random123 (kat_vectors, philox4x32-10): the words for a zero key and counter."""
+    words = philox(integers(0), integers(0), 0, integers(0))
+    assert words.flatten().tolist() == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
 
 
 def test_philox_depends_on_each_of_its_words():
@@ -31,15 +32,15 @@ def test_philox_depends_on_each_of_its_words():
         philox(integers(5), integers(9), OF_TILES.value, integers(3)),
         philox(integers(5), integers(9), OF_TOKENS.value, integers(4)),
     ]:
-        assert other != base
-    words = philox(integers(1), integers(1), OF_TOKENS.value, torch.arange(20_000))
-    bits = words[0, :, None] >> torch.arange(32) & 1
+        assert (other != base).all()
+    words = philox(integers(1), integers(1), OF_TOKENS.value, torch.arange(5000))
+    bits = words.flatten()[:, None] >> torch.arange(32) & 1
     assert ((bits.double().mean(0) - 0.5).abs() < 0.02).all()
 
 
 def test_gumbel_numbers_have_their_law():
     """Mean 0.5772, variance π²/6, and the tail that small exponentials make."""
-    numbers = gumbel_reference(integers(3), integers(4), OF_TOKENS.value, torch.arange(200_000))
+    numbers = gumbel_reference(integers(3), integers(4), OF_TOKENS.value, 200_000)
     assert abs(numbers.mean() - 0.57722) < 0.01 and abs(numbers.var() - 1.64493) < 0.03
     assert numbers.isfinite().all() and numbers.max() > 10
 
