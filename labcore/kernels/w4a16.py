@@ -298,12 +298,12 @@ def w4a16_linear(
         rows = rows[:, w.columns]
     rows = rows.contiguous()
     one = len(rows) == 1 and x.dtype != torch.float32
-    if vector and not one:
-        raise InputError(f"vector=True of {len(rows)} tokens in {x.dtype}: it takes one, in fp16 or bf16; leave it out")
     cc = capability(x.device)
     vector = one and not (cc is not None and cc >= (9, 0)) if vector is None else vector
     if choose(backend, x, mma=not vector, what="w4a16_linear") == "torch":
         y = F.linear(rows, w.sorted_weight().to(x.dtype), None if bias is None else bias.to(x.dtype))
+    elif vector and not one:
+        raise InputError(f"vector=True of {len(rows)} tokens in {x.dtype}: it takes one, in fp16 or bf16; leave it out")
     elif len(rows) == 0:
         y = rows.new_empty(0, n)
     elif vector:
