@@ -238,7 +238,7 @@ def test_what_cannot_be_repacked_is_named():
         repack(uneven)
 
 
-def test_inputs_that_do_not_fit_are_named():
+def test_inputs_that_do_not_fit_are_named(device):
     weight = repack(codes(8, 64, 32))
     with pytest.raises(InputError, match=r"x is torch.float32 \(2, 32\): the weight needs floats \[..., 64\]"):
         w4a16_linear(torch.zeros(2, 32), weight)
@@ -247,7 +247,7 @@ def test_inputs_that_do_not_fit_are_named():
     with pytest.raises(InputError, match=r"bias has shape \(7,\): pass \[8\]"):
         w4a16_linear(torch.zeros(2, 64), weight, torch.zeros(7))
     with pytest.raises(InputError, match=r"vector=True of 2 tokens in torch\.float16: it takes one"):
-        w4a16_linear(torch.zeros(2, 64).half(), weight, vector=True)
+        w4a16_linear(torch.zeros(2, 64, device=device).half(), weight.to(device), vector=True)
 
 
 def test_torch_computes_the_same(device):
