@@ -41,7 +41,7 @@ def source(thing: object, doc: bool = True, fold: str = "") -> Shown:
     thing = thing.func if isinstance(thing, functools.partial | functools.cached_property) else thing
     thing = inspect.unwrap(thing) if callable(thing) else thing
     try:
-        code = textwrap.dedent(inspect.getsource(thing)).rstrip()
+        code = _unmarked(textwrap.dedent(inspect.getsource(thing)).rstrip())
     except (TypeError, OSError):
         what = getattr(thing, "__name__", None) or type(thing).__name__
         raise InputError(f"{what} has no Python source to show; pass a function, method or class") from None
@@ -64,9 +64,13 @@ def region(module: str, *names: str, doc: bool = True, fold: str = "") -> Shown:
     found = dict(re.findall(r"(?ms)^# \[book: ([\w-]+)\]\n(.*?)^# \[/book\]$", text))
     if strange := [name for name in names if name not in found]:
         raise InputError(f"labcore.{module} has no region {strange[0]!r}; it has {', '.join(found) or 'none'}")
-    chosen = "\n\n\n".join(found[name].strip() for name in names)
-    code = re.sub(r"  # fmt: skip$", "", chosen, flags=re.M)
+    code = _unmarked("\n\n\n".join(found[name].strip() for name in names))
     return Shown(f"labcore.{module}", code if doc else _without_docstrings(code), fold)
+
+
+def _unmarked(code: str) -> str:
+    """The same lines without the formatter's marker, which tells a reader nothing."""
+    return re.sub(r"  # fmt: skip$", "", code, flags=re.M)
 
 
 def _without_docstrings(code: str) -> str:

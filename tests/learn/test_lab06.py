@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from labcore.kernels.attention_decode import paged_decode_reference  # noqa: E40
 from labcore.kernels.merge_states import merge_states_reference  # noqa: E402
 from labcore.kernels.softmax import softmax  # noqa: E402
 from labcore.kernels.splits import choose_splits  # noqa: E402
+from labcore.learn.exercises import NOT_ATTEMPTED, evaluate, find  # noqa: E402
 from labcore.learn.exercises.compare import same_value  # noqa: E402
 from labcore.learn.labs import lab06_attention, lab06_cost, lab06_paged, lab06_softmax, lab06_states  # noqa: E402
 from labcore.learn.labs import lab06_references as ref  # noqa: E402
@@ -32,6 +34,7 @@ from labcore.learn.labs.lab06_tools import (  # noqa: E402
     fenced,
     fences,
     nothing_written,
+    unwritten,
 )
 from tests.mutants.lab06 import edited  # noqa: E402
 
@@ -134,6 +137,44 @@ def test_a_stray_store_lands_in_the_fence_of_the_output_and_is_seen():
     torch.as_strided(out, (1,), (1,), out.storage_offset() + 6)[0] = 7.0
     assert int((~fences(out).isnan()).sum()) == 1 and out.isnan().all()
     assert fences(torch.zeros(5)).numel() == 0
+
+
+LAUNCHERS = {
+    "kernels.softmax": "fused_softmax",
+    "kernels.online": "online_softmax",
+    "kernels.tiled": "tiled_attention",
+    "kernels.tail": "decode_row",
+    "kernels.paged": "paged_decode",
+    "kernels.gemv": "gemv4",
+}
+NO_STORES = ("tl.store(", "# tl.store(")
+
+
+@pytest.mark.parametrize("exercise_id", LAUNCHERS)
+def test_a_kernel_that_stores_nothing_is_told_so_and_not_to_look_for_nan(exercise_id):
+    result = evaluate(find(exercise_id), edited(LAUNCHERS[exercise_id], NO_STORES))
+    count = re.search(r"left (\d+) of (\d+) numbers unwritten", result.message)
+    assert count and count[1] == count[2], result
+    assert "the first at [0" in result.message and "tl.store" in result.message and "nan" not in result.message
+
+
+@pytest.mark.parametrize("exercise_id", [one for one in LAUNCHERS if one != "kernels.tail"])  # given as a whole
+def test_a_launcher_that_still_returns_todo_is_named_once_its_kernel_stores(exercise_id):
+    name = LAUNCHERS[exercise_id]
+    (returned,) = re.findall(r"\n    return .*", inspect.getsource(getattr(ref, name)))
+    todo = returned, "\n    from labcore.learn.exercises import TODO\n    return TODO"
+    written, stub = (evaluate(find(exercise_id), edited(name, todo, *more)) for more in ((), (NO_STORES,)))
+    kernel = re.search(r"(\w+_kernel)\[", inspect.getsource(getattr(ref, name)))[1]
+    assert written.message == f"{kernel} stores its result, but {name} still returns TODO: return what {kernel} filled"
+    assert written.state == stub.state == NOT_ATTEMPTED and stub.message == "not attempted yet"
+
+
+def test_what_was_never_written_is_told_by_its_bits_from_any_other_nan():
+    out = nothing_written(2, 3)
+    assert len(unwritten(out)) == 6 and not unwritten(out + 1) and not unwritten(torch.full((3,), torch.nan))
+    out[0], out[1, 1] = 0.0, torch.nan
+    assert unwritten(out) == [[1, 0], [1, 2]]
+    assert unwritten(None) == unwritten(torch.zeros(2, dtype=torch.int32)) == []
 
 
 def test_an_edited_kernel_comes_from_a_file_whose_name_the_assembler_reads():

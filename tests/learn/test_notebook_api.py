@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import re
 import subprocess
@@ -174,11 +175,23 @@ def wrapped(x):
     return x + 1
 
 
+def kept_apart(
+    x,  y,
+):  # fmt: skip
+    return x, y
+
+
 def test_source_shows_the_librarys_own_text():
     shown = source(Quantity.to)
     assert repr(shown).startswith("# labcore.core.units.Quantity.to\ndef to(self, target: str) -> Quantity:\n")
     assert shown._repr_markdown_() == f"```python\n{shown!r}\n```"
     assert str(labcore.__path__[0]) not in repr(shown)
+
+
+def test_source_without_the_formatters_marker():
+    """The marker alone goes: no line moves."""
+    shown, written = source(kept_apart).code, inspect.getsource(kept_apart).rstrip()
+    assert "# fmt: skip" in written and shown == written.replace("  # fmt: skip", "")
 
 
 def test_source_without_docstrings():

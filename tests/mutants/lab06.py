@@ -103,7 +103,12 @@ def reads_row_0(x):
     return edited("fused_softmax", ("x_ptr + row * columns + column", "x_ptr + column"))(x)
 
 
-@mutant("kernels.softmax", says="nan among")
+@mutant("kernels.softmax", says="left 6 of 6 numbers unwritten")
+def stores_no_row(x):
+    return edited("fused_softmax", ("tl.store(", "# tl.store("))(x)
+
+
+@mutant("kernels.softmax", says="left 3 of 6 numbers unwritten")
 def writes_only_row_0(x):
     return edited("fused_softmax", ("out_ptr + row * columns + column", "out_ptr + column"))(x)
 

@@ -126,7 +126,7 @@ def _verdict(exercise: Exercise, outcome: Outcome, attempt: Attempt) -> tuple[st
         text = f"{exercise.name} was still running after {exercise.seconds:g} s; is there a loop that never ends?"
         return FAILED, text + " It ignores being stopped: restart the kernel." * outcome.abandoned
     if isinstance(error, NotAttempted):
-        return NOT_ATTEMPTED, "not attempted yet"
+        return NOT_ATTEMPTED, _still_todo(attempt.function)
     noise = f" (it printed {outcome.printed:,} lines, not shown)" if outcome.printed else ""
     if isinstance(error, Fault):
         return FAILED, f"{error}{noise}"
@@ -137,6 +137,15 @@ def _verdict(exercise: Exercise, outcome: Outcome, attempt: Attempt) -> tuple[st
     if attempt.function is exercise.reference:
         return PASSED, "this is the reference; write your own to practise"
     return PASSED, f"passed, {attempt.calls} {'call' if attempt.calls == 1 else 'calls'} checked{noise}"
+
+
+def _still_todo(function: object) -> str:
+    """The message for a function that returns TODO: it tells one whose Triton kernel is written already."""
+    for name in function.__code__.co_names if inspect.isfunction(function) else ():
+        kernel = inspect.getattr_static(function.__globals__.get(name), "fn", None)  # Triton keeps the function there
+        if inspect.isfunction(kernel) and "store" in kernel.__code__.co_names:  # no stub stores anything
+            return f"{name} stores its result, but {function.__name__} still returns TODO: return what {name} filled"
+    return "not attempted yet"
 
 
 def _same_code(function: object, starter: Callable | None) -> bool:

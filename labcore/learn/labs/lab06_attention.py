@@ -10,7 +10,7 @@ import torch
 
 from labcore.learn.exercises import Attempt, Exercise, Fault, Mistake, oracle, trap
 from labcore.learn.labs import lab06_references as ref
-from labcore.learn.labs.lab06_softmax import stays_inside
+from labcore.learn.labs.lab06_softmax import stays_inside, writes_all
 from labcore.learn.labs.lab06_tools import SECONDS, drawn, fenced
 
 LAB = "lab06"
@@ -111,6 +111,7 @@ EXERCISES = (
         "exp(score).",
         reference=ref.tiled_attention,
         stages=(
+            writes_all(*attention_case(3, 20, 20)),
             oracle(
                 one_of(16, 0.0),
                 one_of(16, 0.0, 0.0, 0.0),
@@ -192,6 +193,7 @@ EXERCISES = (
         reference=ref.decode_row,
         starter=ref.broken_decode_row,
         stages=(
+            writes_all(drawn(70, 16), drawn(71, 5, 16), drawn(72, 5, 16), 16),
             right_at(4096, "it was right here before"),
             right_at(4097, "511 lanes of the last tile hold no key; what do they weigh?"),
             right_at(1, "one key: its value is the answer"),

@@ -9,6 +9,7 @@ import torch
 
 from labcore.learn.exercises import Attempt, Exercise, Fault, Mistake, agrees, oracle, trap
 from labcore.learn.labs import lab06_references as ref
+from labcore.learn.labs.lab06_softmax import writes_all
 from labcore.learn.labs.lab06_tools import DEVICE, SECONDS, drawn, drawn_cache, drawn_weight4, fenced
 
 LAB = "lab06"
@@ -136,6 +137,7 @@ EXERCISES = (
         "page.",
         reference=ref.paged_decode,
         stages=(
+            writes_all(*drawn_cache(3, (0, 3), 1, 1, 2, 16)),
             oracle(
                 *hand_case(),
                 gives=(torch.full((1, 1, 16), 3.0, device=DEVICE), fenced(torch.tensor([[np.log(3)]]).float())),
@@ -200,6 +202,7 @@ EXERCISES = (
         "(code − 8). Return y = W x, [outputs]. A program makes one output; the weights are never written anywhere.",
         reference=ref.gemv4,
         stages=(
+            writes_all(drawn(1, 64), *drawn_weight4(2, 3, 64, 32), 32),
             oracle(
                 ones(32, only=(0, 16)), byte(0x9B), fenced(torch.tensor([[0.5]])), 32, gives=fenced(torch.tensor([2.0]))
             ),

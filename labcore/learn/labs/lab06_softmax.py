@@ -9,7 +9,7 @@ import torch
 
 from labcore.learn.exercises import Attempt, Exercise, Fault, Mistake, agrees, oracle, trap
 from labcore.learn.labs import lab06_references as ref
-from labcore.learn.labs.lab06_tools import SECONDS, drawn, fences, table_of
+from labcore.learn.labs.lab06_tools import SECONDS, drawn, fences, table_of, unwritten
 
 LAB = "lab06"
 
@@ -49,6 +49,21 @@ def drawn_rows_and_block(generator: np.random.Generator) -> tuple:
     return *drawn_rows(generator), int(generator.choice([16, 32]))
 
 
+def writes_all(*args) -> Callable[[Attempt], None]:
+    """A stage: the kernel stores every number of the tensors it returns; first, for what is left is NaN."""
+
+    def stage(attempt: Attempt) -> None:
+        outputs = attempt(*args)
+        for out in outputs if isinstance(outputs, tuple) else (outputs,):
+            if missing := unwritten(out):
+                raise Fault(
+                    f"{attempt.call(args)} left {len(missing)} of {out.numel()} numbers unwritten in its output of "
+                    f"shape {tuple(out.shape)}, the first at {missing[0]}: every program must tl.store its own share"
+                )
+
+    return stage
+
+
 def stays_inside(*args) -> Callable[[Attempt], None]:
     """A stage: the kernel stores nothing before or behind the tensors it returns."""
 
@@ -76,6 +91,7 @@ EXERCISES = (
         "the row. Around the tensors lies NaN, and the output is NaN before you write it. Return softmax of each row.",
         reference=ref.fused_softmax,
         stages=(
+            writes_all(table_of((1.0, 2.0, 3.0), (3.0, 1.0, 2.0))),
             oracle(table_of((0.0, 0.0), (np.log(3), 0.0)), gives=table_of((0.5, 0.5), (0.75, 0.25))),
             trap(table_of((1.0, 2.0, 3.0)), says="BLOCK is 4 here: what is the score of a column that does not exist?"),
             trap(table_of((-50.0, -60.0, -51.0)), says="all scores lie far below 0, and a padded column does not"),
@@ -126,6 +142,7 @@ EXERCISES = (
         "reads the tiles again and writes the result. The last tile may be part full.",
         reference=ref.online_softmax,
         stages=(
+            writes_all(table_of((1.0, 2.0, 3.0), (3.0, 1.0, 2.0)), 2),
             oracle(table_of((0.0, 0.0, np.log(2), 0.0)), 2, gives=table_of((0.2, 0.2, 0.4, 0.2))),
             trap(table_of((0.0, 0.0, 3.0, 4.0)), 2, says="the second tile holds the larger scores"),
             trap(table_of((4.0, 3.0, 0.0, 0.0)), 2, says="the first tile holds the larger scores"),

@@ -23,6 +23,7 @@ if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
 import triton  # noqa: E402
 
 SECONDS = 10.0 if DEVICE == "cpu" else 60.0  # a check may take; on a GPU it compiles first, ten times or more
+UNWRITTEN = 0x7FA00000  # bits of a signaling NaN: arithmetic makes quiet ones, so where they stand nothing was stored
 FENCE = 4096  # elements before and after each input and output: more than a tile, so a stray access stays inside
 
 
@@ -53,8 +54,15 @@ def table_of(*rows: tuple[float, ...]) -> Tensor:
 
 
 def nothing_written(*shape: int) -> Tensor:
-    """An output before the kernel ran: float32, NaN throughout, and fenced, so that a stray store hits nothing."""
-    return fenced(torch.full(shape, torch.nan))
+    """An output before the kernel ran: float32, UNWRITTEN, and fenced, so that a stray store hits nothing."""
+    return fenced(torch.full(shape, UNWRITTEN, dtype=torch.int32).view(torch.float32))
+
+
+def unwritten(out: object) -> list[list[int]]:
+    """The indices at which an output still is as `nothing_written` made it; none in anything but a float32 tensor."""
+    if not isinstance(out, Tensor) or out.dtype != torch.float32:
+        return []
+    return (out.view(torch.int32) == UNWRITTEN).nonzero().tolist()
 
 
 def drawn_cache(seed: int, lengths: tuple[int, ...], heads: int, kv_heads: int, page: int, dim: int) -> tuple:
