@@ -33,6 +33,7 @@ from triton.compiler import ASTSource
 from labcore.core.errors import InputError
 from labcore.core.files import atomic_write
 from labcore.kernels._compat import has_mma, interpreting
+from labcore.kernels._sass import overwritten
 
 RESOURCES = Path(__file__).with_name("resources.json")
 CHIPS = {75: "T4", 80: "A100", 89: "L4", 90: "H200"}
@@ -149,21 +150,29 @@ def compile_variant(variant: Variant, cc: int) -> dict[str, object]:
 
 
 def resources(compiled) -> dict[str, object]:
-    """warps; registers and stack bytes (spills) a thread; shared bytes a CTA; how often each of INSTRUCTIONS occurs."""
+    """warps; registers and stack bytes (spills) a thread; shared bytes a CTA; how often each of INSTRUCTIONS occurs;
+    "overwritten", only where wgmma loses registers that it still reads: which instructions take them (see _sass)."""
+    counts = {name: len(re.findall(pattern, compiled.asm["ptx"])) for name, pattern in INSTRUCTIONS.items()}
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
-        tool = triton.knobs.nvidia.cuobjdump.path
-        usage = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
+        usage = _printed(triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name)
+        # code only, without an analysis of jumps (-ndf) that takes a third of the time and says nothing used here
+        sass = _printed(triton.knobs.nvidia.nvdisasm.path, "-c", "-ndf", file.name) if counts["wgmma"] else ""
     registers, stack = (int(re.search(rf"{what}:(\d+)", usage)[1]) for what in ("REG", "STACK"))
-    counts = {name: len(re.findall(pattern, compiled.asm["ptx"])) for name, pattern in INSTRUCTIONS.items()}
+    lost = overwritten(sass)
     return {
         "warps": compiled.metadata.num_warps,
         "registers": registers,
         "stack": stack,
         "shared": compiled.metadata.shared,
         "instructions": {name: count for name, count in counts.items() if count},
+        **({"overwritten": lost} if lost else {}),
     }
+
+
+def _printed(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def problems(report: dict, cc: int) -> list[str]:
@@ -177,6 +186,8 @@ def problems(report: dict, cc: int) -> list[str]:
         found.append(f"needs {report['shared']} bytes of shared memory, a {CHIPS[cc]} has {SHARED_LIMIT[cc]}")
     if missing := set(report["expects"]) - set(report["instructions"]):
         found.append(f"lacks {sorted(missing)}, has {report['instructions']}")
+    if lost := report.get("overwritten"):
+        found.append(f"gives registers away too early, {len(lost)} times; the first: {lost[0]}")
     return found
 
 

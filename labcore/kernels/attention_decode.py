@@ -104,8 +104,8 @@ def _decode_kernel(
     """Each program stores the state of its share; without a split, that is the output.
 
     EARLY: it is launched before the kernel ahead of it has ended, and waits for that; the merge is launched when every
-    program has its state. (Any earlier, and the products that a merge launches in turn would take these programs'
-    place: at the top, this cost Llama 3 8B a sixth of a step.)
+    program has its state. (Any earlier, and the products that a merge launches in turn crowd some multiprocessors: at
+    the top, it cost Llama 3 8B a sixth of a step.)
     """
     if EARLY:
         gdc_wait()

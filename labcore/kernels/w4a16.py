@@ -7,8 +7,8 @@ shared memory in 16 bits. Beyond: the arithmetic is the limit, so the weight is 
 
 Between memory and product every weight costs instructions: four and a half in the first, two to four in the second
 (Triton 3.6, sm_90), one to two of them on integer units, which on Hopper have half the rate of the others. Hence the
-layout, in which one instruction unpacks two codes, and hence, for few tokens, sums that are scaled instead of weights.
-For many tokens sums would fill the registers: there weights are scaled, and products need not be waited for.
+layout, in which one instruction unpacks two codes, and hence sums that are scaled instead of weights. And hence one
+token, too, takes the second kernel on Hopper: its multiplications would stand in line with those instructions.
 
 A nibble becomes a float without a conversion instruction: put into the last bits of a number whose exponent makes
 them count units. 0x4300 | q, read as bf16, is 128 + q (0x6400 | q as fp16, 1024 + q); subtracting 128 + zero is exact.
@@ -398,7 +398,7 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
         yield Variant.of("dequantize", _dequantize_kernel, dequantize, launch, GROUP=GROUPS[0], STRETCH=GROUPS[0])
     if not has_mma(cc):
         return
-    for number, (where, launch) in enumerate(rules("w4_gemm", cc)):
+    for number, (where, launch) in reversed([*enumerate(rules("w4_gemm", cc))]):  # first the tile for many tokens
         launch = {key: value for key, value in launch.items() if key not in ("splits", "resident")}
         wide = where.get("wide", False)
         types = codes | {"out_ptr": "*fp32"} | ({"x_ptr": "*fp32"} if wide else {})

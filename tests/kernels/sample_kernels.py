@@ -16,6 +16,19 @@ def product(a_ptr, b_ptr, out_ptr, scale, K, N: tl.constexpr):
     tl.store(out_ptr + tile, (acc * scale).to(tl.bfloat16))
 
 
+@triton.jit
+def overlapped(a_ptr, b_ptr, out_ptr, steps, N: tl.constexpr):
+    """A left operand that has to be converted is in registers, and its product goes on past the end of the loop."""
+    at = tl.arange(0, N)
+    tile = at[:, None] * N + at[None, :]
+    acc = tl.zeros([N, N], tl.float32)
+    tl.assume(steps > 0)
+    for step in range(steps):
+        a = tl.load(a_ptr + step * N * N + tile).to(tl.bfloat16)
+        acc = tl.dot(a, tl.load(b_ptr + step * N * N + tile), acc)
+    tl.store(out_ptr + tile, acc)
+
+
 SIGNATURE = {"a_ptr": "*bf16", "b_ptr": "*bf16", "out_ptr": "*bf16", "scale": "fp32", "K": "i32:16"}
 
 
@@ -26,3 +39,5 @@ def variants(cc):
     yield Variant.of("no wgmma", product, SIGNATURE, good | {"N": 16}, ["wgmma"])
     yield Variant.of("does not compile", product, SIGNATURE | {"a_ptr": "*fp32"}, good)
     yield Variant.of("too much shared memory", product, SIGNATURE, {"N": 128, "num_warps": 8, "num_stages": 5})
+    signature = {"a_ptr": "*i8", "b_ptr": "*bf16", "out_ptr": "*fp32", "steps": "i32"}
+    yield Variant.of("gives registers away", overlapped, signature, good, ["wgmma"])
