@@ -7,9 +7,11 @@ differ between two steps and that any of its kernels or grids depends on:
     rows          requests, rounded up to a bucket; the rows that are too many are padding
     max_seq_len   the longest request, rounded up; attention derives its number of splits from it (and from rows)
 
-and block tables have the width that max_seq_len asks for. All else (heads, window, block size, context) is the
-engine's. A row of padding has length 0, slot -1 and the null block: it attends to nothing and writes nowhere. The
-token to feed may itself be unknown to the host: for PENDING it is what the row sampled last, from `newest`.
+and block tables have the width that max_seq_len asks for. (A rounded length may cut keys into other shares than the
+real one: in 16 bits a replay then rounds its sums otherwise than the step without a graph.) All else (heads, window,
+block size, context) is the engine's. A row of padding has length 0, slot -1 and the null block: it attends to nothing
+and writes nowhere. The token to feed may itself be unknown to the host: for PENDING it is what the row sampled last,
+from `newest`.
 
 Graphs are captured when a step first needs one, and share one pool of memory: what a step leaves there is overwritten
 by whichever runs next, and its logits lie outside in one place for all, or every graph would keep its own for good.
@@ -35,7 +37,7 @@ from labcore.kv.paged_attend import PagedAttend
 from labcore.kv.storage import KVStorage
 from labcore.model.llama import Llama
 
-SHORTEST = 512  # tokens; below, lengths do not decide about anything
+SHORTEST = 512  # tokens; below, lengths decide about little, and graphs for each would be many
 Replay = Callable[[], object]
 Capture = Callable[[Callable[[], Tensor]], tuple[Tensor, Replay]]
 

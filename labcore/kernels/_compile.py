@@ -49,7 +49,10 @@ INSTRUCTIONS = {
     "setmaxnreg": r"setmaxnreg",
     "cvt": r"\bcvt\.",
     "fma.bf16": r"\bfma\.rn\.bf16",
+    "pdl.wait": r"griddepcontrol\.wait",
+    "pdl.launch": r"griddepcontrol\.launch_dependents",
 }
+EARLY = ("pdl.wait", "pdl.launch")  # what a kernel that begins early has to have: no test on a CPU would miss the wait
 
 
 @dataclass(frozen=True)

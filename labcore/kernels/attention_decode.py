@@ -22,7 +22,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose, early_launch, has_early, has_mma, multiprocessors
-from labcore.kernels._compile import Variant, half
+from labcore.kernels._compile import EARLY, Variant, half
 from labcore.kernels._config import pick
 from labcore.kernels.merge_states import State, merge
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
@@ -104,8 +104,8 @@ def _decode_kernel(
     """Each program stores the state of its share; without a split, that is the output.
 
     EARLY: it is launched before the kernel ahead of it has ended, and waits for that; the merge is launched when every
-    program has its state. (Any earlier, and the products that a merge launches in turn crowd some multiprocessors: at
-    the top, it cost Llama 3 8B a sixth of a step.)
+    program has its state. Any earlier, and a step of Llama 3 8B took longer on an H200: presumably the products that
+    a merge launches in turn crowd some multiprocessors.
     """
     if EARLY:
         gdc_wait()
@@ -253,6 +253,7 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
         kernel, expects = (_decode_kernel, ["cp.async"]) if kind == "decode" else (_decode_vector_kernel, [])
         types = numbers | pointers | dict.fromkeys(("q_ptr", "k_ptr", "v_ptr"), dtype)
         early = {"EARLY": has_early(cc)} if kind == "decode" else {}
+        expects += EARLY if early.get("EARLY") else ()
         name = f"{kind} {dtype[1:]}, head_dim {size}, group {group}, page {page}, shares of {share}"
         launch = pick_decode(kind, cc, size, group, share)
         return Variant.of(name, kernel, types, launch, expects, GROUP=group, HEAD_DIM=size, PAGE=page, **early)

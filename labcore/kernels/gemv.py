@@ -9,9 +9,10 @@ rest of a layer costs launches: between two products a GPU drains and fills agai
 
 On Hopper a product also begins before the kernel ahead of it has ended ("programmatic dependent launch"): its weights
 depend on nothing, so they fill the gap. There is a limit to that. With persistent programs, which take several blocks
-each, and attention launched early as well, the products by themselves took the same time in sum, but a whole step of an
-8B model read at 0.66 of the H200's bandwidth instead of 0.77. (Presumably early programs crowd where there happens to
-be room, and equal shares then end at unequal times.) Here a program has one block, and the hardware hands them out.
+each, and attention that let the next kernel begin at once, the products by themselves took the same time in sum, but a
+whole step of an 8B model read at 0.66 of the H200's bandwidth instead of 0.77. (Presumably early programs crowd where
+there happens to be room, and equal shares then end at unequal times.) Here a program has one block, the hardware hands
+them out, and attention lets the next kernel begin when it has nothing left but to store.
 
 Sums are float32 throughout and rounded once, where the layer by itself rounds the normalized row, the product and the
 sum. Sources: gemlite's GEMV (tl.sum, no tensor cores); RMSNorm, arXiv:1910.07467; programmatic dependent launch, CUDA
@@ -30,7 +31,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from labcore.core.errors import InputError
 from labcore.kernels._checks import check_tensor
 from labcore.kernels._compat import capability, choose
-from labcore.kernels._compile import Variant, half
+from labcore.kernels._compile import EARLY, Variant, half
 from labcore.kernels._config import pick, rules
 
 LONG = 8192  # inputs: from here on narrow tiles, of which a program reads many, are faster than few wide ones
@@ -150,11 +151,12 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     for where, launch in rules("gemv", cc):
         gated, short = where.get("gated", False), where.get("short", False)
         name = ", ".join(key if wanted else f"not {key}" for key, wanted in where.items()) or "any"
-        yield Variant.of(name, _gemv_kernel, types, launch, residual_ptr=None, K=1024 if short else 4096, GATED=gated)
+        waits, k = EARLY if launch["EARLY"] else (), 1024 if short else 4096
+        yield Variant.of(name, _gemv_kernel, types, launch, waits, residual_ptr=None, K=k, GATED=gated)
         if not gated:  # no model adds to gate and up
             plain = {key: value for key, value in types.items() if key != "norm_ptr"} | {"residual_ptr": kind}
             k = 3072 if short else 14336
-            yield Variant.of(f"{name}, residual", _gemv_kernel, plain, launch, norm_ptr=None, K=k, GATED=gated)
+            yield Variant.of(f"{name}, residual", _gemv_kernel, plain, launch, waits, norm_ptr=None, K=k, GATED=gated)
 
 
 def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:

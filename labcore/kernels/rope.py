@@ -25,7 +25,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from labcore.core.errors import InputError
 from labcore.kernels._checks import check_tensor
 from labcore.kernels._compat import capability, choose, early_launch, has_early
-from labcore.kernels._compile import Variant, half
+from labcore.kernels._compile import EARLY, Variant, half
 from labcore.kernels._config import pick, rules
 from labcore.kernels.norm import rms_norm_reference
 
@@ -280,10 +280,11 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     for _, launch in rules("rope", cc):
         launch, heads = launch | EVERY_ROUNDING, f"{launch['HEADS']} heads"
         yield Variant.of(f"apart, {heads}", _rope_kernel, apart, launch, N_Q=32, N_K=8, **size)
-        plain, early = dict.fromkeys(weights), {"EARLY": has_early(cc)}
-        yield Variant.of(f"joint, {heads}", _rope_write_kernel, joint, launch, **plain, **early, N_Q=32, N_KV=8, **size)
-        name = f"joint, normalized, {heads}"
-        yield Variant.of(name, _rope_write_kernel, joint | weights, launch, **early, N_Q=16, N_KV=8, **size)
+        plain, early, waits = dict.fromkeys(weights), {"EARLY": has_early(cc)}, EARLY if has_early(cc) else ()
+        name, llama = f"joint, {heads}", {"N_Q": 32, "N_KV": 8} | size | early
+        yield Variant.of(name, _rope_write_kernel, joint, launch, waits, **plain, **llama)
+        name, qwen = f"joint, normalized, {heads}", {"N_Q": 16, "N_KV": 8} | size | early
+        yield Variant.of(name, _rope_write_kernel, joint | weights, launch, waits, **qwen)
 
 
 def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:

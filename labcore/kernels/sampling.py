@@ -20,7 +20,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose, early_launch, has_early
-from labcore.kernels._compile import Variant, half
+from labcore.kernels._compile import EARLY, Variant, half
 from labcore.kernels._config import pick, rules
 from labcore.kernels.softmax import check_logits, per_row
 from labcore.kernels.truncation import kept, mask_top_k_top_p, thresholds, without_nan
@@ -212,16 +212,16 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     """What is compiled for a chip of capability cc: Llama 3's vocabulary, cut by top-k and top-p or not."""
     between = {"score_ptr": "*fp32", "index_ptr": "*i32", "vocab": "i32:16", "stride": "i32:16", "tiles": "i32"}
     whole, cut = {"threshold_ptr": None, "last_ptr": None}, {"threshold_ptr": "*fp32", "last_ptr": "*i32"}
-    sizes = {"TILE": TILE, "EARLY": has_early(cc)}
+    sizes, (waits, launches) = {"TILE": TILE, "EARLY": has_early(cc)}, [[one] if has_early(cc) else [] for one in EARLY]
     for kind in ("fp32", half(cc)):
         types = between | {"logits_ptr": f"*{kind}", "temperature_ptr": "*fp32"}
         draw = types | {"seed_ptr": "*i64", "position_ptr": "*i64", "out_ptr": "*i64"}
         for _, launch in rules("tiles", cc):
-            yield Variant.of(f"tiles, {kind}", _tile_kernel, types, launch, **whole, **sizes)
-            yield Variant.of(f"tiles, cut, {kind}", _tile_kernel, types | cut, launch, **sizes)
+            yield Variant.of(f"tiles, {kind}", _tile_kernel, types, launch, launches, **whole, **sizes)
+            yield Variant.of(f"tiles, cut, {kind}", _tile_kernel, types | cut, launch, launches, **sizes)
         for _, launch in rules("draw", cc):
-            yield Variant.of(f"draw, {kind}", _draw_kernel, draw, launch, **whole, **sizes, TILES=64)
-            yield Variant.of(f"draw, cut, {kind}", _draw_kernel, draw | cut, launch, **sizes, TILES=64)
+            yield Variant.of(f"draw, {kind}", _draw_kernel, draw, launch, waits, **whole, **sizes, TILES=64)
+            yield Variant.of(f"draw, cut, {kind}", _draw_kernel, draw | cut, launch, waits, **sizes, TILES=64)
 
 
 def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:

@@ -15,7 +15,7 @@ from labcore.core.errors import InputError
 from labcore.kernels.merge_states import State
 
 SHORTEST_SHARE = 256  # keys: 128 KB of bf16 at head_dim 128, against 4 KB of states to write and read back
-AT_ONCE = 32  # states that a merge takes in one go
+AT_ONCE = 32  # states that a merge takes in one go (its BLOCK_N)
 
 
 # [book: choose-splits]
@@ -42,7 +42,7 @@ def choose_splits(
     fewest = max(1, -(-longest // most))
     if programs * fewest >= 0.8 * slots:
         return fewest
-    candidates = range(fewest, max(fewest, longest // SHORTEST_SHARE, min(longest // least, AT_ONCE)) + 1)
+    candidates = range(fewest, max(fewest, longest // max(least, SHORTEST_SHARE), min(longest // least, AT_ONCE)) + 1)
     waves = [programs * splits / slots for splits in candidates]
     fullness = [wave / math.ceil(wave) for wave in waves]
     return next(splits for splits, full in zip(candidates, fullness, strict=True) if full >= 0.85 * max(fullness))

@@ -9,7 +9,7 @@ from labcore.bench.cuda_rows import sets
 from labcore.bench.cuda_run import CudaRun
 
 KINDS = ("int8", "fp8", "int4")  # of a quantized cache
-VECTOR = "without_tensor_cores"
+VECTOR, TILE = "without_tensor_cores", "with_tensor_cores"  # of one token times 4-bit weights
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,8 @@ CASES = [
     ],
     Case("w4 gemv d1", "w4_gemv", "w4a16", lambda run: _w4_one(run, False, VECTOR)),
     Case("w4 gemv d5", "w4_gemv", "w4a16", lambda run: _w4_one(run, True, VECTOR), short=True, like="w4 gemv d1"),
-    Case("w4 gemm d1", "w4_gemm", "w4a16", lambda run: _w4_one(run, False, "ours"), _rows_fit(8, 8)),
-    Case("w4 gemm d5", "w4_gemm", "w4a16", lambda run: _w4_one(run, True, "ours"), _rows_fit(8, 8), True, "w4 gemm d1"),
+    Case("w4 gemm d1", "w4_gemm", "w4a16", lambda run: _w4_one(run, False, TILE), _rows_fit(8, 8)),
+    Case("w4 gemm d5", "w4_gemm", "w4a16", lambda run: _w4_one(run, True, TILE), _rows_fit(8, 8), True, "w4 gemm d1"),
     *[
         Case(f"w4 gemm M={tokens}", "w4_gemm", "w4a16", lambda run, m=tokens: _w4(run, m), _rows_fit(rows, tokens))
         for tokens, rows in ((16, 16), (32, 32), (64, 64), (128, 64), (256, 64))

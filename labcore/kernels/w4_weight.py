@@ -32,10 +32,11 @@ CENTRE = 8  # the zero of a symmetric grid
 class W4Weight:
     """w[n, k] = scale[k // group, n] · (code[n, k] - zero[k // group, n]), K in order of its groups.
 
-    data: uint8 [⌈N/16⌉, K/stretch, 16, stretch/2], pairs of which are words: a stretch of 16 rows lies in one piece, of
-    a kilobyte, where of one row it has 64 bytes; rows beyond N are zero. grid: int32 [K/group, N], the bits of a
-    group's fp16 scale below and its zero above, in one number because a GPU's asynchronous copies move four bytes or
-    more. columns: int64 [K], the input that each column multiplies, None if they are in order (act-order moves them).
+    data: uint8 [⌈N/16⌉, K/stretch, 16, stretch/2], pairs of which are words: a stretch of 16 rows lies in one piece, at
+    128 columns of a kilobyte, where of one row it has 64 bytes; rows beyond N are zero. grid: int32 [K/group, N], the
+    bits of a group's fp16 scale below and its zero above, in one number because a GPU's asynchronous copies move four
+    bytes or more. columns: int64 [K], the input that each column multiplies, None if they are in order (act-order moves
+    them).
     """
 
     data: Tensor

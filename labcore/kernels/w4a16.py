@@ -32,7 +32,7 @@ from labcore.kernels._config import pick, rules
 from labcore.kernels.w4_weight import GROUPS, SHORTEST, TILE, W4Weight
 
 MANY_TOKENS = 512  # from here on a dequantized copy is written once and read by cuBLAS
-FEW_ROWS = 16_384  # outputs of one token: up to here smaller tiles, so that every multiprocessor gets some
+FEW_ROWS = 16_384  # outputs of few tokens: up to here smaller tiles, so that every multiprocessor gets some
 ROWS = tl.constexpr(TILE)  # side by side in a weight
 BITS_OF_ONE = 0x3F800000  # of 1.0 in float32
 
@@ -234,20 +234,6 @@ def _add_splits_kernel(parts_ptr, bias_ptr, y_ptr, size, n, SPLITS: tl.constexpr
 
 # [book: w4-dequantize]
 @triton.jit
-def scaled(number, grid, DTYPE: tl.constexpr):
-    """Codes minus zeros times their scales, rounded once. [rows, columns]
-
-    bf16 does not hold the 11 bits of a scale, but two of it do, and number · low takes 8 bits at most: exact.
-    """
-    scale = scale_of(grid)[:, None]
-    high = scale.to(DTYPE)
-    if DTYPE == tl.bfloat16:
-        return tl.fma(number, high, number * (scale - high.to(tl.float32)).to(DTYPE))
-    else:
-        return number * high
-
-
-@triton.jit
 def _dequantize_kernel(
     words_ptr, grid_ptr, out_ptr, n, stretches,
     GROUP: tl.constexpr, STRETCH: tl.constexpr, BLOCK_N: tl.constexpr,
@@ -262,7 +248,7 @@ def _dequantize_kernel(
     for plane in tl.static_range(4):
         of_group = (stretch * STRETCH + plane * QUARTER) // GROUP * n + row
         grid = tl.load(grid_ptr + of_group, mask=real, other=0)
-        weight = scaled(less_zero(quarters[plane], grid, tl.float32), grid, tl.float32)
+        weight = less_zero(quarters[plane], grid, tl.float32) * scale_of(grid)[:, None]
         at = (row[:, None].to(tl.int64) * stretches + stretch) * STRETCH + plane * QUARTER + column[None, :]
         tl.store(out_ptr + at, weight.to(out_ptr.dtype.element_ty), mask=real[:, None])
 
@@ -284,9 +270,9 @@ def w4a16_linear(
     Sums are in float32. The result of a token does not depend on the others as long as their number takes the same
     path. No size depends on data and nothing waits for the device, so a CUDA graph can record it; the partial sums of a
     split, and from MANY_TOKENS on the dequantized weight, are allocated by torch inside the call. vector: whether one
-    token that is not fp32 goes without tensor cores (default: on all but Hopper, whose tensor cores take it faster as
-    one of eight). launch: choices in place of the table's, of "w4_gemv" then, else of "w4_gemm", whatever the number of
-    tokens. Raises InputError for an x or a bias that does not fit, or for a vector of several tokens or of fp32.
+    token that is not fp32 goes without tensor cores (default: where `sums_plainly`). launch: choices in place of the
+    table's, of "w4_gemv" for a vector, else of "w4_gemm", whatever the number of tokens. Raises InputError for an x or
+    a bias that does not fit, a launch of the other kind, or, where a kernel runs, a vector but for one 16-bit token.
     """
     n, k = w.shape
     if x.shape[-1] != k or x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
@@ -298,12 +284,15 @@ def w4a16_linear(
         rows = rows[:, w.columns]
     rows = rows.contiguous()
     one = len(rows) == 1 and x.dtype != torch.float32
-    cc = capability(x.device)
-    vector = one and not (cc is not None and cc >= (9, 0)) if vector is None else vector
+    vector = one and sums_plainly(capability(x.device)) if vector is None else vector
+    if launch is not None and vector != ("BLOCK_S" in launch):
+        raise InputError(
+            f"vector={vector} and launch={launch}: that is a launch of the other kernel; change one of them"
+        )
     if choose(backend, x, mma=not vector, what="w4a16_linear") == "torch":
         y = F.linear(rows, w.sorted_weight().to(x.dtype), None if bias is None else bias.to(x.dtype))
     elif vector and not one:
-        raise InputError(f"vector=True of {len(rows)} tokens in {x.dtype}: it takes one, in fp16 or bf16; leave it out")
+        raise InputError(f"vector=True of x {tuple(rows.shape)} in {x.dtype}: it takes one token, in fp16 or bf16")
     elif len(rows) == 0:
         y = rows.new_empty(0, n)
     elif vector:
@@ -313,6 +302,11 @@ def w4a16_linear(
     else:
         y = _gemm(rows, w, bias, launch)
     return y.view(*x.shape[:-1], n)
+
+
+def sums_plainly(cc: tuple[int, int] | None) -> bool:
+    """Whether one token goes without tensor cores; not on Hopper, which takes it faster as one of a tile of eight."""
+    return cc is None or cc < (9, 0)
 
 
 def _gemv(x: Tensor, w: W4Weight, bias: Tensor | None, launch: dict | None) -> Tensor:

@@ -57,6 +57,22 @@ def test_it_is_the_specification_with_the_same_numbers(device, dtype, vocab):
     assert ours.tolist() == sample_reference(logits, temperature, seed, position).tolist()
 
 
+def test_the_smallest_of_uniform_numbers(device):
+    """Words of 12, 23 and 37 of 2^32: 1 - u would be 1 in float32, and the noise infinite, whatever the logits."""
+    for position, place in ((16_944, 198), (147_185, 155), (259_308, 144)):
+        logits = torch.zeros(1, 256, device=device)
+        logits[0, place], logits[0, 7] = -5.0, 15.0  # some 15 for 3: no draw of `place` is likely
+        assert (
+            int(philox(integers(0), integers(position), OF_TOKENS.value, integers(place // 4))[0, 0, place % 4]) < 128
+        )
+        assert sample(logits, 1.0, seed=0, position=position).tolist() == [7]
+
+
+def test_a_vocabulary_that_is_too_large_is_refused(device):
+    with pytest.raises(InputError, match="a vocabulary of 2097153: at most 2097152"):
+        sample(torch.zeros(1, sampling.LARGEST_VOCABULARY + 1, device=device), 1.0)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_top_k_and_top_p_are_applied_first(device, dtype):
     logits = random(4, 200, dtype, device)

@@ -16,6 +16,7 @@ from labcore.formats.blocks import named
 from labcore.formats.gptq_checkpoint import pack_gptq, unpack_gptq
 from labcore.formats.group_codes import GroupCodes
 from labcore.kernels import w4a16
+from labcore.kernels._config import pick
 from labcore.kernels.w4_weight import repack, repack_awq, repack_gguf_q4_0, repack_gptq, tiled
 from labcore.kernels.w4a16 import choose_splits, dequantized, w4a16_linear, w4a16_reference
 from tests.kernels.checks import DEVICE, DTYPES, close_as_torch
@@ -69,7 +70,9 @@ def read_back(weight, dtype, rows, device=DEVICE):
 def test_repacking_keeps_every_weight(name):
     weight, exact = LAYOUTS[name]
     assert torch.equal(weight.dequantize(), exact)
-    assert weight.grid.shape == (weight.shape[1] // weight.group, weight.shape[0])
+    n, k = exact.shape
+    assert weight.shape == (n, k) and weight.grid.shape == (k // weight.group, n)
+    assert weight.nbytes == weight.data.nbytes + weight.grid.nbytes + (0 if weight.columns is None else 8 * k)
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -206,6 +209,27 @@ def test_splits_add_up_and_say_the_same_twice(device, splits):
     torch.testing.assert_close(parts[0].float(), whole.float(), rtol=2e-3, atol=2e-3)
 
 
+def test_a_launch_of_the_other_kernel_is_named(device):
+    weight, x = repack(codes(8, 64, 32)).to(device), torch.zeros(1, 64, device=device).half()
+    for vector, kind in ((True, "w4_gemm"), (False, "w4_gemv")):
+        launch = next(iter(w4a16.candidates(kind, (9, 0))))
+        with pytest.raises(InputError, match=f"vector={vector} and launch=.*the other kernel"):
+            w4a16_linear(x, weight, vector=vector, launch=launch)
+
+
+def test_one_token_is_one_of_a_tile_on_hopper_only():
+    assert [w4a16.sums_plainly(cc) for cc in (None, (7, 5), (8, 0), (8, 9), (9, 0), (10, 0))] == [True] * 4 + [
+        False
+    ] * 2
+
+
+def test_tiles_of_tokens():
+    sizes = [w4a16.tile_of_tokens(tokens) for tokens in (1, 8, 9, 33, 64, 65, 256, 511)]
+    assert sizes == [8, 8, 16, 64, 64, 128, 256, 256]
+    few, many = (pick("w4_gemm", (9, 0), tokens=8, few_rows=few, wide=False) for few in (True, False))
+    assert (few["BLOCK_N"], many["BLOCK_N"]) == (64, 128)  # fewer outputs, smaller tiles
+
+
 def test_splits_fill_the_slots_and_no_more():
     assert choose_splits(tiles=896, stretches=64, slots=264) == 1
     assert choose_splits(tiles=64, stretches=32, slots=264) == 4
@@ -246,7 +270,7 @@ def test_inputs_that_do_not_fit_are_named(device):
         w4a16_linear(torch.zeros(2, 64, dtype=torch.int64), weight)
     with pytest.raises(InputError, match=r"bias has shape \(7,\): pass \[8\]"):
         w4a16_linear(torch.zeros(2, 64), weight, torch.zeros(7))
-    with pytest.raises(InputError, match=r"vector=True of 2 tokens in torch\.float16: it takes one"):
+    with pytest.raises(InputError, match=r"vector=True of x \(2, 64\) in torch\.float16: it takes one token"):
         w4a16_linear(torch.zeros(2, 64, device=device).half(), weight.to(device), vector=True)
 
 
