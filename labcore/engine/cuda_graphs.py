@@ -6,23 +6,21 @@ differ between two steps and that any of its kernels or grids depends on:
 
     rows          requests, rounded up to a bucket; the rows that are too many are padding
     max_seq_len   the longest request, rounded up; attention derives its number of splits from it (and from rows)
-    draws         what tokens are drawn with, as far as it is not the default; None: the step ends with its logits
 
 and block tables have the width that max_seq_len asks for. (A rounded length may cut keys into other shares than the
 real one: in 16 bits a replay then rounds its sums otherwise than the step without a graph.) All else (heads, window,
 block size, context) is the engine's. A row of padding has length 0, slot -1 and the null block: it attends to nothing
 and writes nowhere. The token to feed may itself be unknown to the host: for PENDING it is what the row sampled last,
-from `newest`, where a step that draws leaves its tokens. Drawing takes part in the graph because of the host: its two
-kernels last some microseconds; sending what they want and launching them costs the host more than that.
+from `newest`.
 
 Graphs are captured when a step first needs one, and share one pool of memory: what a step leaves there is overwritten
-by whichever runs next, and what it returns lies outside in one place for all, or every graph would keep its own.
+by whichever runs next, and its logits lie outside in one place for all, or every graph would keep its own for good.
 Batch sizes to capture, and slot -1 for padding: after vLLM, vllm/worker/model_runner.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -35,8 +33,6 @@ from labcore.attention.step_inputs import HostInputs
 from labcore.attention.upload import Packed
 from labcore.core.step_plan import PENDING
 from labcore.engine.config import SchedulerConfig
-from labcore.engine.device_sampling import PARAMETERS
-from labcore.kernels.sampling import sample
 from labcore.kv.paged_attend import PagedAttend
 from labcore.kv.storage import KVStorage
 from labcore.model.llama import Llama
@@ -51,7 +47,6 @@ class GraphKey(NamedTuple):
 
     rows: int
     max_seq_len: int
-    draws: tuple[str, ...] | None = None
 
 
 def row_buckets(most: int) -> list[int]:
@@ -71,11 +66,10 @@ def length_bucket(longest: int, most: int) -> int:
 
 @dataclass(slots=True)
 class Graph:
-    """inputs: the buffers that the captured step reads; out: where a replay writes, logits [rows, vocab] or tokens
-    int64 [rows]."""
+    """inputs: the buffers that the captured step reads; logits: [rows, vocab], where a replay writes."""
 
     inputs: Packed
-    out: Tensor
+    logits: Tensor
     replay: Replay
 
 
@@ -96,23 +90,21 @@ class DecodeGraphs:
         self.buckets, self.longest = row_buckets(scheduler.max_num_seqs), scheduler.max_model_len
         shape, weight = (scheduler.max_num_seqs, model.config.vocab), model.norm.weight
         self.logits = torch.empty(shape, dtype=weight.dtype, device=weight.device)
-        self.tokens = torch.empty(scheduler.max_num_seqs, dtype=torch.int64, device=weight.device)
         self.capture = capture or CudaCapture()
         self.graphs: dict[GraphKey, Graph] = {}
 
-    def key(self, requests: int, longest: int, draws: Iterable[str] | None = None) -> GraphKey:
+    def key(self, requests: int, longest: int) -> GraphKey:
         """The graph for so many requests, the longest of so many tokens."""
         rows = next(size for size in self.buckets if size >= requests)
-        return GraphKey(rows, length_bucket(longest, self.longest), None if draws is None else tuple(draws))
+        return GraphKey(rows, length_bucket(longest, self.longest))
 
     def fits(self, host: HostInputs) -> bool:
         """Whether the step is one token for each request, and each wants the next."""
         return host.max_query_len == 1 and len(host.wanted) == len(host.seq_lens)
 
-    def run(self, host: HostInputs, rows: np.ndarray, draws: Mapping[str, np.ndarray] | None = None) -> Tensor:
-        """Logits [requests, vocab] of the step, or with `draws` (of `device_sampling.parameters`) its tokens, int64
-        [requests]; valid until the next run. rows: the requests' places in `newest`."""
-        graph = self.graph(self.key(len(rows), host.max_seq_len, draws))
+    def run(self, host: HostInputs, rows: np.ndarray) -> Tensor:
+        """Logits [requests, vocab] of the step; valid until the next run. rows: the requests' places in `newest`."""
+        graph = self.graph(self.key(len(rows), host.max_seq_len))
         graph.inputs.send(
             {
                 "token_ids": host.token_ids,
@@ -121,12 +113,11 @@ class DecodeGraphs:
                 "rows": rows,
                 "seq_lens": host.seq_lens,
                 "block_table": host.block_table,
-                **(draws or {}),
             },
             self._padding,
         )
         graph.replay()
-        return graph.out[: len(rows)]
+        return graph.logits[: len(rows)]
 
     def graph(self, key: GraphKey) -> Graph:
         """The graph of this key, captured now if it is new."""
@@ -143,7 +134,6 @@ class DecodeGraphs:
         width = -(-key.max_seq_len // self.storage.shape.block_size)
         of_rows = dict.fromkeys(("token_ids", "positions", "slots", "rows"), ((key.rows,), np.int64))
         shapes = {**of_rows, "seq_lens": ((key.rows,), np.int32), "block_table": ((key.rows, width), np.int32)}
-        shapes |= {name: ((key.rows,), PARAMETERS[name]) for name in key.draws or ()}
         inputs = Packed(shapes, self.newest.device)
         empty = {name: np.empty([0] * len(shape), dtype) for name, (shape, dtype) in shapes.items()}
         there = inputs.send(empty, self._padding)
@@ -158,11 +148,7 @@ class DecodeGraphs:
             known, newest = there["token_ids"], self.newest[there["rows"]]
             tokens = torch.where(known == PENDING, newest, known).clamp_(min=0)  # a row that failed sampled -1
             logits = self.model(tokens, there["positions"], PagedAttend(self.storage, metadata, self.backend))
-            if key.draws is None:
-                return self.logits[: key.rows].copy_(logits)
-            drawn = sample(logits, position=there["positions"] + 1, **{name: there[name] for name in key.draws})
-            self.newest[there["rows"]] = drawn
-            return self.tokens[: key.rows].copy_(drawn)
+            return self.logits[: key.rows].copy_(logits)
 
         return Graph(inputs, *self.capture(step))
 
@@ -180,5 +166,5 @@ class CudaCapture:
         torch.cuda.current_stream().wait_stream(self.stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
-            out = step()
-        return out, graph.replay
+            logits = step()
+        return logits, graph.replay

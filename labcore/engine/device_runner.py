@@ -22,7 +22,7 @@ from labcore.attention.upload import upload
 from labcore.core.step_plan import PENDING, ScheduledRequest, StepOutput, StepPlan
 from labcore.engine.config import CacheConfig, SchedulerConfig
 from labcore.engine.cuda_graphs import Capture, DecodeGraphs
-from labcore.engine.device_sampling import NOT_FINITE, Draw, ToHost, draw, new_draw, parameters
+from labcore.engine.device_sampling import NOT_FINITE, Draw, ToHost, draw, new_draw
 from labcore.engine.runner import ModelRunner
 from labcore.engine.stats import StepRecord
 from labcore.kv.paged_attend import PagedAttend
@@ -75,7 +75,7 @@ class DeviceRunner(ModelRunner):
             self.forget(plan)
             self.storage.move(plan.moves)
             if plan.scheduled:
-                self._run(launched)
+                self._sampled(launched, self.forward(plan.scheduled))
         return launched
 
     @torch.inference_mode()
@@ -99,21 +99,12 @@ class DeviceRunner(ModelRunner):
         for name in plan.finished:
             self.draws.pop(name, None)
 
-    def _run(self, launched: Launched) -> None:
-        """Queue model and sampling, by a replay where there can be one: of both, or of the model if a row is drawn on
-        the host."""
-        scheduled = launched.plan.scheduled
+    def forward(self, scheduled: list[ScheduledRequest]) -> Tensor:
+        """`ModelRunner.forward`, by a replay where there can be one."""
         host = self.batch.host_inputs(scheduled)
         rows = np.array([self.batch.rows[one.request.request_id] for one in scheduled])
-        if self.graphs is None or not self.graphs.fits(host):
-            self._sampled(launched, self._logits(host, rows))
-        elif None in (draws := [self._draw_of(one) for one in scheduled]):
-            self._sampled(launched, self.graphs.run(host, rows))
-        else:
-            launched.drawn, launched.tokens = scheduled, ToHost(self.graphs.run(host, rows, parameters(draws)))
-
-    def _logits(self, host: HostInputs, rows: np.ndarray) -> Tensor:
-        """Of the tokens that are wanted, without a graph."""
+        if self.graphs is not None and self.graphs.fits(host):
+            return self.graphs.run(host, rows)
         inputs = host.on(self.batch.device)
         self._feed(inputs.token_ids, host, rows)
         attend = PagedAttend(self.storage, inputs.metadata, self.backend)

@@ -23,7 +23,6 @@ from labcore.sampling.sampler import SamplingRow, divisor
 
 NOT_FINITE = "no logit is finite; the model's weights or activations are damaged"
 LEAST, MOST = 1e-30, 2**31 - 1  # float32 and int32 hold these
-PARAMETERS = {"temperature": np.float32, "seed": np.int64, "top_k": np.int32, "top_p": np.float32}
 
 
 class Draw(NamedTuple):
@@ -54,17 +53,17 @@ def draw(logits: Tensor, draws: Sequence[Draw], positions: Sequence[int]) -> Ten
 
     positions: of the tokens to be drawn, each counted from the beginning of its request.
     """
-    return sample(logits, **upload(parameters(draws) | {"position": np.array(positions, np.int64)}, logits.device))
-
-
-def parameters(draws: Sequence[Draw]) -> dict[str, np.ndarray]:
-    """What `sample` is given beside logits and positions, [rows] each; without a limit that no row has."""
-    columns = dict(zip(Draw._fields, zip(*draws, strict=True), strict=True))
-    if not any(columns["top_k"]):
-        del columns["top_k"]
-    if min(columns["top_p"]) == 1:
-        del columns["top_p"]
-    return {name: np.array(column, PARAMETERS[name]) for name, column in columns.items()}
+    temperature, top_k, top_p, seed = zip(*draws, strict=True)
+    arrays = {
+        "temperature": np.array(temperature, np.float32),
+        "seed": np.array(seed, np.int64),
+        "position": np.array(positions, np.int64),
+    }
+    if any(top_k):
+        arrays["top_k"] = np.array(top_k, np.int32)
+    if min(top_p) < 1:
+        arrays["top_p"] = np.array(top_p, np.float32)
+    return sample(logits, **upload(arrays, logits.device))
 
 
 class ToHost:

@@ -25,7 +25,6 @@ from tests.model.tiny import tiny_model  # noqa: E402
 
 MODEL = tiny_model(head_dim=16)
 PROMPTS, LENGTHS = [[1, 2, 3], [4, 5, 6, 7, 8, 9], [7]], [3, 5, 2]
-GREEDY = ("temperature", "seed")  # what a graph is given where no row has a limit
 
 
 class Rerun:
@@ -35,30 +34,30 @@ class Rerun:
         self.replays = []
 
     def __call__(self, step):
-        out, place = step(), len(self.replays)
+        logits, place = step(), len(self.replays)
         self.replays.append(0)
 
         def replay():
-            out.copy_(step())
+            logits.copy_(step())
             self.replays[place] += 1
 
-        return out, replay
+        return logits, replay
 
 
-def engine(graphs=True, **options):
+def engine(**options):
     limits = SchedulerConfig(max_num_seqs=3, max_model_len=48, async_scheduling=True, **options)
     cache = CacheConfig(num_blocks=40, block_size=4)
     capture = Rerun()
     storage = new_storage(MODEL, cache)
     storage.keys[:, 1:], storage.values[:, 1:] = torch.nan, torch.nan  # nobody may read what nobody wrote
-    runner = DeviceRunner(fused(MODEL), storage, limits, cache, TritonAttention, graphs=graphs, capture=capture)
+    runner = DeviceRunner(fused(MODEL), storage, limits, cache, TritonAttention, graphs=True, capture=capture)
     return OverlappedEngine(Scheduler(limits, cache), runner), capture
 
 
-def serve(core, prompts=PROMPTS, lengths=LENGTHS, drawn=({"temperature": 0},) * 3):
+def serve(core, prompts=PROMPTS, lengths=LENGTHS):
     requests = [
-        Request(str(i), prompt, SamplingParams(**how, max_tokens=length, ignore_eos=True))
-        for i, (prompt, length, how) in enumerate(zip(prompts, lengths, drawn, strict=False))
+        Request(str(i), prompt, SamplingParams(temperature=0, max_tokens=length, ignore_eos=True))
+        for i, (prompt, length) in enumerate(zip(prompts, lengths, strict=True))
     ]
     for request in requests:
         core.add_request(request)
@@ -84,39 +83,22 @@ def test_every_choice_a_kernel_makes_on_the_host_is_in_the_key():
     graphs = core.runner.graphs
     for requests in (1, 2, 3):
         for longest in (1, 40, 48):
-            assert graphs.key(requests, longest) == GraphKey(requests, 48)
-    assert graphs.key(2, 40, {"seed": 0, "top_k": 0}) == GraphKey(
-        2, 48, ("seed", "top_k")
-    )  # and so is what is drawn with
+            key = graphs.key(requests, longest)
+            assert key == GraphKey(requests, 48)
     assert choose_splits(8, 512, 132) != choose_splits(8, 8192, 132)  # so the length has to be in it
     assert choose_splits(8, 8192, 132) != choose_splits(128, 8192, 132)  # and so have the rows
-
-
-def test_tokens_are_drawn_within_the_step_that_was_captured():
-    """One graph for each kind of limit that some row has; with a row drawn on the host, the logits of all."""
-    ways = [{"seed": 1}, {"seed": 2, "top_k": 5}, {"seed": 3, "top_p": 0.8}]
-    core, capture = engine()
-    assert serve(core, drawn=ways) == serve(engine(graphs=False)[0], drawn=ways)
-    kinds = {key.draws for key in core.runner.graphs.graphs}
-    assert kinds == {("temperature", "top_k", "top_p", "seed"), ("temperature", "top_k", "seed")}
-    steps = len([step for step in core.stats.steps if step.decode])
-    assert sum(capture.replays) == steps
-
-    core, _ = engine()
-    serve(core, drawn=[{"seed": 1}, {"temperature": 0, "logprobs": 1}, {"seed": 3}])
-    assert None in {key.draws for key in core.runner.graphs.graphs}
 
 
 @torch.inference_mode()
 def test_capturing_leaves_no_trace():
     core, capture = engine()
-    first, second = (core.runner.graphs.graph(GraphKey(rows, 48, GREEDY)) for rows in (2, 1))
+    first, second = (core.runner.graphs.graph(GraphKey(rows, 48)) for rows in (2, 1))
     assert len(capture.replays) == 2 and not core.runner.newest[:-1].any()
     assert core.runner.storage.keys[:, 1:].isnan().all()
     serve(core, PROMPTS[:2], [2, 2])
     assert capture.replays == [1, 0]  # and steps use what is there
     assert [first, second] == [*core.runner.graphs.graphs.values()]
-    assert first.out.data_ptr() == second.out.data_ptr(), "every graph keeps tokens of its own"
+    assert first.logits.data_ptr() == second.logits.data_ptr(), "every graph keeps logits of its own"
 
 
 @given(most=st.integers(1, 1000))
