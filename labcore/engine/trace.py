@@ -14,6 +14,7 @@ from typing import Any
 from labcore.core.errors import InputError
 from labcore.core.step_plan import Move, ScheduledRequest, StepPlan
 from labcore.engine.scheduler import Scheduler
+from labcore.kv.block_pool import NULL_BLOCK
 
 Event = dict[str, Any]
 COUNTERS = {
@@ -109,7 +110,11 @@ class TraceRecorder:
         manager = self.scheduler.manager
         if any(0 in table for table in self._tables.values()):
             raise InputError("the block view shows whole tables; record an engine without sliding_window")
-        shape = {"num_blocks": len(manager.block_pool.blocks), "block_size": manager.block_size}
+        shape = {
+            "num_blocks": len(manager.block_pool.blocks),
+            "block_size": manager.block_size,
+            "null_block": NULL_BLOCK,
+        }
         return self._trace("blocks", title, source, self._blocks) | shape
 
     def _trace(self, view: str, title: str, source: str, steps: list[list[Event]]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ optional note. `trace(view=…, …)` builds and checks one; `replay(trace)` yie
 
 The views, and the fields of each operation `op`:
 
-- blocks (header: num_blocks, block_size). allocate, share: seq block; append: seq tokens; copy: seq block to;
-  free, preempt: seq
+- blocks (header: num_blocks, block_size, and null_block where the pool has one, which nobody holds). allocate, share:
+  seq block; append: seq tokens; copy: seq block to; free, preempt: seq
 - gantt (header: slots, step_unit). run: slot request kind tokens, kind being prefill or decode; other slots are idle
 - tokens (no header). round: drafted accepted resampled bonus
 - tiles (header: rows, columns, tile (its two sides), causal). tile: row column skipped values
@@ -90,6 +90,7 @@ HEADERS = {
     "tokens": {},
     "tiles": {"rows": Positive, "columns": Positive, "tile": list[Positive], "causal": bool},
 }
+OPTIONAL = {"blocks": {"null_block": Count}}
 
 
 class Step(Strict):
@@ -132,9 +133,9 @@ def trace(data: Mapping[str, Any] | Trace) -> Trace:
     try:
         found = Trace.model_validate(dict(data))
         header = found.model_extra or {}
-        wanted = HEADERS[found.view]
-        if set(header) != set(wanted):
-            missing, extra = sorted(set(wanted) - set(header)), sorted(set(header) - set(wanted))
+        wanted, known = HEADERS[found.view].keys(), HEADERS[found.view] | OPTIONAL.get(found.view, {})
+        missing, extra = sorted(wanted - header.keys()), sorted(header.keys() - known.keys())
+        if missing or extra:
             raise DataError(f"trace {found.title!r}: a {found.view} trace lacks {missing}, does not know {extra}")
         for number, step in enumerate(found.steps):
             step.events = [_event(found, number, event) for event in step.events]
@@ -213,6 +214,8 @@ def _apply(
     for block in (event[k] for k in ("block", "to") if k in event):
         if block >= len(refs):
             return f"block {block} does not exist; the pool has {len(refs)}"
+        if block == extra.get("null_block"):
+            return f"block {block} is the null block, which nobody holds"
     if op in ("allocate", "share"):
         block = event["block"]
         if (refs[block] > 0) != (op == "share"):

@@ -112,7 +112,8 @@ def test_the_pool_on_the_screen_is_the_pool_of_the_run(reader):
         blocks = [text.split("\n") for text in page.locator(".lp-block").all_inner_texts()]
         for number_of, (refs, block) in enumerate(zip(state["refs"], blocks, strict=True)):
             owners = [seq for seq, table in state["tables"].items() if number_of in table]
-            assert block[0] == str(number_of) and sorted(block[1].split()) == (sorted(owners) or ["free"])
+            nobody = "null" if number_of == found.model_extra["null_block"] else "free"
+            assert block[0] == str(number_of) and sorted(block[1].split()) == (sorted(owners) or [nobody])
             assert (f"×{refs}" in block) == (refs > 1)
         tables = [text.split("→") for text in page.locator(".lp-table").all_inner_texts() if "→" in text]
         assert [head.split()[0] for head, _ in tables] == list(state["tables"])

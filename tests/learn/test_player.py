@@ -79,6 +79,7 @@ REFUSED = {
         {"op": "append", "seq": "A", "tokens": 0}
     ),
     "'run' is no event of the view blocks": lambda d: d["steps"][0]["events"].append({"op": "run"}),
+    "step 0: allocate: block 0 is the null block, which nobody holds": lambda d: d.update(null_block=0),
     "lacks ['num_blocks'], does not know ['pool']": lambda d: d.update(pool=d.pop("num_blocks")),
     "counters differ from the header: ['free']": lambda d: d["steps"][3]["counters"].pop("free"),
     "trace: view: input should be": lambda d: d.update(view="film"),

@@ -8,9 +8,9 @@ from collections import Counter
 import numpy as np
 
 
-def paged(num_blocks=12, block_size=4, steps=24, seed=9) -> dict:
+def paged(num_blocks=12, block_size=4, steps=24, seed=9, null=False) -> dict:
     """A paged allocator serving random sequences, with a fork, copy on write, preemption and frees."""
-    rng, free, refs = random.Random(seed), list(range(num_blocks)), Counter()
+    rng, free, refs = random.Random(seed), list(range(null, num_blocks)), Counter()  # null: block 0 is nobody's
     tables: dict[str, list[int]] = {}
     lengths: dict[str, int] = {}
     recorded, born = [], 0
@@ -75,6 +75,7 @@ def paged(num_blocks=12, block_size=4, steps=24, seed=9) -> dict:
         "source": f"tests.learn.traces.paged, seed {seed}",
         "num_blocks": num_blocks,
         "block_size": block_size,
+        **({"null_block": 0} if null else {}),
         "counters": [{"name": n, "label": n} for n in ("free", "tokens", "shared")],
         "steps": recorded,
     }
@@ -194,4 +195,4 @@ def flash(n=24, d=8, tile=4, seed=1) -> dict:
     }
 
 
-RUNS = {"blocks": paged, "gantt": batching, "tokens": speculation, "tiles": flash}
+RUNS = {"blocks": lambda: paged(num_blocks=13, null=True), "gantt": batching, "tokens": speculation, "tiles": flash}

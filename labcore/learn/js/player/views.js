@@ -45,7 +45,7 @@
       return el("div", { class: `lp-block ${owners.length ? colour(owners[0]) : "lp-free"}${state.touched.has(block) ? " lp-now" : ""}` },
         el("span", { class: "lp-fill", style: { width: `${(100 * filled) / spec.block_size}%` } }),
         el("span", { class: "lp-id", text: String(block) }),
-        el("span", { class: "lp-owner", text: owners.length ? owners.join(" ") : "free" }),
+        el("span", { class: "lp-owner", text: owners.length ? owners.join(" ") : block === spec.null_block ? "null" : "free" }),
         many > 1 && el("span", { class: "lp-ref", title: `${many} sequences hold this block`, text: `×${many}` }));
     }
     return {
