@@ -165,7 +165,7 @@ def test_a_launcher_that_still_returns_todo_is_named_once_its_kernel_stores(exer
     todo = returned, "\n    from labcore.learn.exercises import TODO\n    return TODO"
     written, stub = (evaluate(find(exercise_id), edited(name, todo, *more)) for more in ((), (NO_STORES,)))
     kernel = re.search(r"(\w+_kernel)\[", inspect.getsource(getattr(ref, name)))[1]
-    assert written.message == f"{kernel} stores its result, but {name} still returns TODO: return what {kernel} filled"
+    assert written.message == f"{kernel} stores its result, but {name} still returns TODO; return what {kernel} filled"
     assert written.state == stub.state == NOT_ATTEMPTED and stub.message == "not attempted yet"
 
 

@@ -140,11 +140,11 @@ def _verdict(exercise: Exercise, outcome: Outcome, attempt: Attempt) -> tuple[st
 
 
 def _still_todo(function: object) -> str:
-    """The message for a function that returns TODO: it tells one whose Triton kernel is written already."""
+    """The message for a function that returns TODO; it tells one whose Triton kernel is written already."""
     for name in function.__code__.co_names if inspect.isfunction(function) else ():
         kernel = inspect.getattr_static(function.__globals__.get(name), "fn", None)  # Triton keeps the function there
         if inspect.isfunction(kernel) and "store" in kernel.__code__.co_names:  # no stub stores anything
-            return f"{name} stores its result, but {function.__name__} still returns TODO: return what {name} filled"
+            return f"{name} stores its result, but {function.__name__} still returns TODO; return what {name} filled"
     return "not attempted yet"
 
 
