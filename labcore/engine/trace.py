@@ -108,7 +108,7 @@ class TraceRecorder:
     def blocks(self, title: str, source: str) -> dict[str, Any]:
         """What happened to the block tables. Raises InputError with a sliding window, which frees parts of a table."""
         manager = self.scheduler.manager
-        if any(0 in table for table in self._tables.values()):
+        if any(NULL_BLOCK in table for table in self._tables.values()):
             raise InputError("the block view shows whole tables; record an engine without sliding_window")
         shape = {
             "num_blocks": len(manager.block_pool.blocks),

@@ -32,7 +32,7 @@ from triton.compiler import ASTSource
 
 from labcore.core.errors import InputError
 from labcore.core.files import atomic_write
-from labcore.kernels._compat import has_mma, interpreting
+from labcore.kernels._compat import has_early, has_mma, interpreting
 from labcore.kernels._sass import overwritten
 
 RESOURCES = Path(__file__).with_name("resources.json")
@@ -52,7 +52,6 @@ INSTRUCTIONS = {
     "pdl.wait": r"griddepcontrol\.wait",
     "pdl.launch": r"griddepcontrol\.launch_dependents",
 }
-EARLY = ("pdl.wait", "pdl.launch")  # what a kernel that begins early has to have: no test on a CPU would miss the wait
 
 
 @dataclass(frozen=True)
@@ -102,6 +101,12 @@ def half(cc: tuple[int, int]) -> str:
     """The 16-bit type, as Triton writes it, in which variants for a chip of capability cc are compiled: fp16 where
     there are no tensor cores for bf16 (Turing)."""
     return "bf16" if has_mma(cc) else "fp16"
+
+
+def early_instructions(cc: tuple[int, int]) -> tuple[str, ...]:
+    """The INSTRUCTIONS that a kernel which begins early needs on a chip of capability cc, the wait first: no test on a
+    CPU would miss it."""
+    return ("pdl.wait", "pdl.launch") if has_early(cc) else ()
 
 
 ALL, FIRST, SLICE = "all", "first", "slice"  # every variant; each kernel's first; of those, what a quick test takes

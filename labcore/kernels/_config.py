@@ -160,30 +160,15 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
     ],
     ("w4_gemv", "interpreter"): {"BLOCK_N": 32, "BLOCK_S": 4, "STAGES": 1},
     ("w4_gemm", "sm80"): [
-        (
-            {"wide": True},
-            {"BLOCK_N": 32, "BLOCK_M": 16, "JOIN": 0, "PTX": 0, "num_warps": 4, "num_stages": 2},
-        ),
-        (
-            {"tokens": {8, 16}},
-            {"BLOCK_N": 64, "BLOCK_M": 16, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 4},
-        ),
-        (
-            {"tokens": 32},
-            {"BLOCK_N": 64, "BLOCK_M": 32, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 4},
-        ),
-        (
-            {"tokens": 64},
-            {"BLOCK_N": 64, "BLOCK_M": 64, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 3},
-        ),
+        ({"wide": True}, {"BLOCK_N": 32, "BLOCK_M": 16, "JOIN": 0, "PTX": 0, "num_warps": 4, "num_stages": 2}),
+        ({"tokens": {8, 16}}, {"BLOCK_N": 64, "BLOCK_M": 16, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 4}),
+        ({"tokens": 32}, {"BLOCK_N": 64, "BLOCK_M": 32, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 4}),
+        ({"tokens": 64}, {"BLOCK_N": 64, "BLOCK_M": 64, "JOIN": 0, "PTX": 1, "num_warps": 4, "num_stages": 3}),
         ({}, {"BLOCK_N": 64, "BLOCK_M": 128, "JOIN": 0, "PTX": 1, "num_warps": 8, "num_stages": 3}),
     ],
     # Hopper: with eight tokens mma.sync, which needs no warpgroup. resident: programs a multiprocessor has room for
     ("w4_gemm", "sm90"): [
-        (
-            {"wide": True},
-            {"BLOCK_N": 32, "BLOCK_M": 16, "JOIN": 0, "PTX": 0, "num_warps": 4, "num_stages": 2},
-        ),
+        ({"wide": True}, {"BLOCK_N": 32, "BLOCK_M": 16, "JOIN": 0, "PTX": 0, "num_warps": 4, "num_stages": 2}),
         (
             {"tokens": 8, "few_rows": True},  # won at d5
             UP_TO_8 | {"BLOCK_N": 64, "resident": 4, "num_warps": 2, "num_stages": 4},
@@ -198,20 +183,9 @@ TABLE: dict[tuple[str, str], Launch | list[Rule]] = {
         ),
         (
             {"tokens": 16},  # won at d2
-            {
-                "BLOCK_N": 128,
-                "BLOCK_M": 16,
-                "JOIN": 1,
-                "PTX": 1,
-                "splits": 2,
-                "num_warps": 4,
-                "num_stages": 4,
-            },
+            {"BLOCK_N": 128, "BLOCK_M": 16, "JOIN": 1, "PTX": 1, "splits": 2, "num_warps": 4, "num_stages": 4},
         ),
-        (
-            {"tokens": 32},
-            {"BLOCK_N": 128, "BLOCK_M": 32, "JOIN": 1, "PTX": 1, "num_warps": 4, "num_stages": 4},
-        ),
+        ({"tokens": 32}, {"BLOCK_N": 128, "BLOCK_M": 32, "JOIN": 1, "PTX": 1, "num_warps": 4, "num_stages": 4}),
         (
             {"tokens": 64},  # won at d3
             {"BLOCK_N": 128, "BLOCK_M": 64, "JOIN": 1, "PTX": 1, "num_warps": 4, "num_stages": 4},

@@ -22,7 +22,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose, early_launch, has_early, has_mma, multiprocessors
-from labcore.kernels._compile import EARLY, Variant, half
+from labcore.kernels._compile import Variant, early_instructions, half
 from labcore.kernels._config import pick
 from labcore.kernels.merge_states import State, merge
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
@@ -250,13 +250,13 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     pointers = {"table_ptr": "*i32", "seq_lens_ptr": "*i32", "o_ptr": "*fp32", "lse_ptr": "*fp32"}
 
     def variant(kind: str, dtype: str, size: int, group: int = 4, page: int = 16, share: int = 4096) -> Variant:
-        kernel, expects = (_decode_kernel, ["cp.async"]) if kind == "decode" else (_decode_vector_kernel, [])
+        kernel, expects, more = _decode_vector_kernel, (), {}
+        if kind == "decode":
+            kernel, expects, more = _decode_kernel, ("cp.async", *early_instructions(cc)), {"EARLY": has_early(cc)}
         types = numbers | pointers | dict.fromkeys(("q_ptr", "k_ptr", "v_ptr"), dtype)
-        early = {"EARLY": has_early(cc)} if kind == "decode" else {}
-        expects += EARLY if early.get("EARLY") else ()
         name = f"{kind} {dtype[1:]}, head_dim {size}, group {group}, page {page}, shares of {share}"
         launch = pick_decode(kind, cc, size, group, share)
-        return Variant.of(name, kernel, types, launch, expects, GROUP=group, HEAD_DIM=size, PAGE=page, **early)
+        return Variant.of(name, kernel, types, launch, expects, GROUP=group, HEAD_DIM=size, PAGE=page, **more)
 
     if has_mma(cc):
         for size, group, share in itertools.product((128, 64, 256), (4, 1, 32), (4096, FEW_KEYS, TINY)):

@@ -31,7 +31,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from labcore.core.errors import InputError
 from labcore.kernels._checks import check_tensor
 from labcore.kernels._compat import capability, choose
-from labcore.kernels._compile import EARLY, Variant, half
+from labcore.kernels._compile import Variant, early_instructions, half
 from labcore.kernels._config import pick, rules
 
 LONG = 8192  # inputs: from here on narrow tiles, of which a program reads many, are faster than few wide ones
@@ -151,7 +151,7 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     for where, launch in rules("gemv", cc):
         gated, short = where.get("gated", False), where.get("short", False)
         name = ", ".join(key if wanted else f"not {key}" for key, wanted in where.items()) or "any"
-        waits, k = EARLY if launch["EARLY"] else (), 1024 if short else 4096
+        waits, k = early_instructions(cc) if launch["EARLY"] else (), 1024 if short else 4096
         yield Variant.of(name, _gemv_kernel, types, launch, waits, residual_ptr=None, K=k, GATED=gated)
         if not gated:  # no model adds to gate and up
             plain = {key: value for key, value in types.items() if key != "norm_ptr"} | {"residual_ptr": kind}

@@ -16,7 +16,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose, early_launch, has_early
-from labcore.kernels._compile import EARLY, Variant, half
+from labcore.kernels._compile import Variant, early_instructions, half
 from labcore.kernels._config import pick, rules
 
 State = tuple[Tensor, Tensor]  # o [..., head_dim], lse [...]
@@ -119,10 +119,9 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     for _, launch in rules("merge", cc):
         types = {"o_ptr": "*fp32", "lse_ptr": "*fp32", "out_ptr": model_type, "out_lse_ptr": "*fp32"}
         types |= {"n": "i32", "step": "i32", "width": "i32:16"}
-        early = has_early(cc)
         for size in (128, 64, 256):
-            name, waits = f"merge, head_dim {size}", EARLY if early else ()
-            yield Variant.of(name, _merge_kernel, types, launch, waits, BLOCK_D=size, EARLY=early)
+            sizes = {"BLOCK_D": size, "EARLY": has_early(cc)}
+            yield Variant.of(f"merge, head_dim {size}", _merge_kernel, types, launch, early_instructions(cc), **sizes)
 
 
 def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:

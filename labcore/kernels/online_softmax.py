@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 
 LOG2_E = math.log2(math.e)
+TO_BASE_2 = tl.constexpr(LOG2_E)  # the same for kernels
 
 
 # [book: online-softmax]

@@ -25,7 +25,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from labcore.core.errors import InputError
 from labcore.kernels._checks import check_tensor
 from labcore.kernels._compat import capability, choose, early_launch, has_early
-from labcore.kernels._compile import EARLY, Variant, half
+from labcore.kernels._compile import Variant, early_instructions, half
 from labcore.kernels._config import pick, rules
 from labcore.kernels.norm import rms_norm_reference
 
@@ -108,7 +108,8 @@ def _rope_write_kernel(
 ):  # fmt: skip
     """Program (token, group) has HEADS heads of one token; q goes back in place, k and v to the token's slot.
 
-    EARLY: it is launched before the product it turns has ended, and waits for that here (`kernels.gemv`).
+    EARLY: it is launched before the product it turns has ended, and waits for that here (`kernels.gemv`);
+    what follows is launched then.
     """
     if EARLY:
         gdc_wait()
@@ -280,11 +281,12 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     for _, launch in rules("rope", cc):
         launch, heads = launch | EVERY_ROUNDING, f"{launch['HEADS']} heads"
         yield Variant.of(f"apart, {heads}", _rope_kernel, apart, launch, N_Q=32, N_K=8, **size)
-        plain, early, waits = dict.fromkeys(weights), {"EARLY": has_early(cc)}, EARLY if has_early(cc) else ()
-        name, llama = f"joint, {heads}", {"N_Q": 32, "N_KV": 8} | size | early
-        yield Variant.of(name, _rope_write_kernel, joint, launch, waits, **plain, **llama)
-        name, qwen = f"joint, normalized, {heads}", {"N_Q": 16, "N_KV": 8} | size | early
-        yield Variant.of(name, _rope_write_kernel, joint | weights, launch, waits, **qwen)
+        plain, sizes = dict.fromkeys(weights), size | {"N_KV": 8, "EARLY": has_early(cc)}
+        yield Variant.of(
+            f"joint, {heads}", _rope_write_kernel, joint, launch, early_instructions(cc), **plain, **sizes, N_Q=32
+        )
+        name = f"joint, normalized, {heads}"
+        yield Variant.of(name, _rope_write_kernel, joint | weights, launch, early_instructions(cc), **sizes, N_Q=16)
 
 
 def candidates(kind: str, cc: tuple[int, int]) -> Iterator[dict[str, int]]:

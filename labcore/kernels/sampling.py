@@ -20,8 +20,9 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose, early_launch, has_early
-from labcore.kernels._compile import EARLY, Variant, half
+from labcore.kernels._compile import Variant, early_instructions, half
 from labcore.kernels._config import pick, rules
+from labcore.kernels.online_softmax import TO_BASE_2
 from labcore.kernels.softmax import check_logits, per_row
 from labcore.kernels.truncation import kept, mask_top_k_top_p, thresholds, without_nan
 
@@ -118,7 +119,7 @@ def _tile_kernel(
     x = _load_tile(logits_ptr, row, stride, token, vocab, threshold_ptr, last_ptr)
     temperature = tl.load(temperature_ptr + row)
     if temperature > 0:
-        scale, peak = 1.4426950408889634 / temperature, tl.max(x, 0)
+        scale, peak = TO_BASE_2 / temperature, tl.max(x, 0)
         shift = tl.where(peak == float("-inf"), 0.0, peak)
         tl.store(score_ptr + row * tiles + tile, shift * scale + tl.log2(tl.sum(tl.exp2((x - shift) * scale), 0)))
     else:
@@ -146,7 +147,7 @@ def _draw_kernel(
         _, winner = _first_best(score + of_tiles, tile)
         token = winner * TILE + place
         x = _load_tile(logits_ptr, row, stride, token, vocab, threshold_ptr, last_ptr)
-        best, answer = _first_best(x * (1.4426950408889634 / temperature) + of_tokens, token)
+        best, answer = _first_best(x * (TO_BASE_2 / temperature) + of_tokens, token)
     else:
         if EARLY:
             gdc_wait()
@@ -212,7 +213,11 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     """What is compiled for a chip of capability cc: Llama 3's vocabulary, cut by top-k and top-p or not."""
     between = {"score_ptr": "*fp32", "index_ptr": "*i32", "vocab": "i32:16", "stride": "i32:16", "tiles": "i32"}
     whole, cut = {"threshold_ptr": None, "last_ptr": None}, {"threshold_ptr": "*fp32", "last_ptr": "*i32"}
-    sizes, (waits, launches) = {"TILE": TILE, "EARLY": has_early(cc)}, [[one] if has_early(cc) else [] for one in EARLY]
+    sizes, waits, launches = (
+        {"TILE": TILE, "EARLY": has_early(cc)},
+        early_instructions(cc)[:1],
+        early_instructions(cc)[1:],
+    )
     for kind in ("fp32", half(cc)):
         types = between | {"logits_ptr": f"*{kind}", "temperature_ptr": "*fp32"}
         draw = types | {"seed_ptr": "*i64", "position_ptr": "*i64", "out_ptr": "*i64"}

@@ -16,7 +16,7 @@ from labcore.core.errors import InputError
 from labcore.kernels._compat import capability, choose
 from labcore.kernels._compile import Variant, half
 from labcore.kernels._config import pick, rules
-from labcore.kernels.online_softmax import online_softmax_step
+from labcore.kernels.online_softmax import TO_BASE_2, online_softmax_step
 
 
 def softmax_reference(logits: Tensor, temperature: Tensor | float = 1.0) -> Tensor:
@@ -30,7 +30,7 @@ def softmax_reference(logits: Tensor, temperature: Tensor | float = 1.0) -> Tens
 def _softmax_kernel(logits_ptr, temperature_ptr, out_ptr, columns, stride, BLOCK: tl.constexpr):
     """Program `row` makes one row, tile by tile."""
     row = tl.program_id(0).to(tl.int64)
-    scale_log2 = 1.4426950408889634 / tl.load(temperature_ptr + row)  # log2(e) / temperature
+    scale_log2 = TO_BASE_2 / tl.load(temperature_ptr + row)
     row_max, row_sum = tl.full([1], float("-inf"), tl.float32), tl.zeros([1], tl.float32)
     for start in range(0, columns, BLOCK):
         column = start + tl.arange(0, BLOCK)

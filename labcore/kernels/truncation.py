@@ -22,6 +22,7 @@ from torch import Tensor
 from labcore.kernels._compat import capability, choose
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
+from labcore.kernels.online_softmax import TO_BASE_2
 from labcore.kernels.softmax import check_logits, per_row
 
 STAGES = tl.constexpr(8)  # tiles on their way from memory while one is counted: a row is read by one program alone
@@ -206,7 +207,7 @@ def _threshold_kernel(
     row_ptr = logits_ptr + row * stride
     k, p, temperature = tl.load(top_k_ptr + row), tl.load(top_p_ptr + row), tl.load(temperature_ptr + row)
     temperature = tl.where(temperature > 0, temperature, 1.0)
-    scale = 1.4426950408889634 / temperature
+    scale = TO_BASE_2 / temperature
     limited = (k > 0) & (k < vocab)
     threshold, last = float("-inf"), vocab
     if limited | (p < 1.0):
