@@ -119,8 +119,12 @@ def _measure_lanes(first, second, peak, scale, p0, p1, p2, LOW: tl.constexpr):
 
 
 @triton.jit
-def _narrow(pivot, n, w, count, mass, low, n_low, w_low, high, n_high, w_high):
-    """The bracket [low, high) after one measurement: enough is kept at low, too little at high."""
+def _narrow(bracket, pivot, n, w, count, mass):
+    """The bracket (low, what it keeps, high, what it keeps) after one measurement, of n tokens with weight w at pivot.
+
+    Enough is kept at low, too little at high: between them lies the threshold.
+    """
+    low, n_low, w_low, high, n_high, w_high = bracket
     enough = (n >= count) & (w >= mass)
     up, down = enough & (pivot > low), (enough == 0) & (pivot < high)
     low, n_low, w_low = tl.where(up, pivot, low), tl.where(up, n, n_low), tl.where(up, w, w_low)
@@ -130,15 +134,15 @@ def _narrow(pivot, n, w, count, mass, low, n_low, w_low, high, n_high, w_high):
 
 @triton.jit
 def _search(
-    row_ptr, vocab, first, second, held, peak, scale, count, mass, low, n_low, w_low, high, n_high, w_high,
-    LOW: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Narrow [low, high) to the largest key that keeps at least `count` tokens and weight `mass`: until it holds one
-    token, or one key, or low keeps exactly `count`. Returns low and high, and what each of them keeps.
+    bracket, row_ptr, vocab, first, second, held, peak, scale, count, mass, LOW: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Narrow the bracket to the largest key that keeps at least `count` tokens and weight `mass`: until it holds one
+    token, or one key, or low keeps exactly `count`.
 
     The first pivot halves the range of keys, so there are at most 32 rounds; the others cut the range of values into
     thirds, so there are seldom more than a few.
     """
+    low, n_low, w_low, high, n_high, w_high = bracket
     while (high - low > 1) & (n_low - n_high > 1) & (n_low > count):
         bottom, top = tl.maximum(_number(low, LOW), -LARGEST), _number(high - 1, LOW)
         a = (low + high) >> 1
@@ -148,15 +152,9 @@ def _search(
             na, nb, nc, wa, wb, wc = _measure_lanes(first, second, peak, scale, a, b, c, LOW)
         else:
             na, nb, nc, wa, wb, wc = _measure(row_ptr, vocab, peak, scale, a, b, c, LOW, BLOCK)
-        low, n_low, w_low, high, n_high, w_high = _narrow(
-            a, na, wa, count, mass, low, n_low, w_low, high, n_high, w_high
-        )
-        low, n_low, w_low, high, n_high, w_high = _narrow(
-            b, nb, wb, count, mass, low, n_low, w_low, high, n_high, w_high
-        )
-        low, n_low, w_low, high, n_high, w_high = _narrow(
-            c, nc, wc, count, mass, low, n_low, w_low, high, n_high, w_high
-        )
+        bracket = _narrow((low, n_low, w_low, high, n_high, w_high), a, na, wa, count, mass)
+        bracket = _narrow(bracket, b, nb, wb, count, mass)
+        low, n_low, w_low, high, n_high, w_high = _narrow(bracket, c, nc, wc, count, mass)
     return low, n_low, w_low, high, n_high, w_high
 
 
@@ -236,21 +234,19 @@ def _threshold_kernel(
         else:
             n_all, n, _, w_all, w, _ = _measure(row_ptr, vocab, peak, scale, floor, bound, bound, LOW, BLOCK)
         count, mass = tl.where(limited, k, 0), tl.where(limited, -1.0, p * w_all)
-        low, n_low, w_low, high, n_high, w_high = _narrow(
-            bound, n, w, count, mass, floor, n_all, w_all, best + 1, n_all * 0, w_all * 0
-        )
+        bracket = floor, n_all, w_all, best + 1, n_all * 0, w_all * 0
+        bracket = _narrow(bracket, bound, n, w, count, mass)
         low, n_low, w_low, high, n_high, w_high = _search(
-            row_ptr, vocab, first, second, held, peak, scale, count, mass, low, n_low, w_low, high, n_high, w_high,
-            LOW, BLOCK,
-        )  # fmt: skip
+            bracket, row_ptr, vocab, first, second, held, peak, scale, count, mass, LOW, BLOCK
+        )
         taken, weight = _taken(count, mass, n_low, w_low, n_high, w_high)
         split = taken < n_low - n_high  # of equals at the threshold, only the first are kept
         if limited & (p < 1.0):
             mass = p * (w_high + weight)
+            bracket = low, n_high + taken, w_high + weight, best + 1, n_all * 0, w_all * 0
             low_p, n_low, w_low, high, n_high, w_high = _search(
-                row_ptr, vocab, first, second, held, peak, scale, 0, mass, low, n_high + taken, w_high + weight,
-                best + 1, n_all * 0, w_all * 0, LOW, BLOCK,
-            )  # fmt: skip
+                bracket, row_ptr, vocab, first, second, held, peak, scale, 0, mass, LOW, BLOCK
+            )
             taken, weight = _taken(0, mass, n_low, w_low, n_high, w_high)
             split = (split & (low_p == low)) | (taken < n_low - n_high)
             low = low_p
