@@ -163,9 +163,12 @@ def test_a_launcher_that_still_returns_todo_is_named_once_its_kernel_stores(exer
     name = LAUNCHERS[exercise_id]
     (returned,) = re.findall(r"\n    return .*", inspect.getsource(getattr(ref, name)))
     todo = returned, "\n    from labcore.learn.exercises import TODO\n    return TODO"
-    written, stub = (evaluate(find(exercise_id), edited(name, todo, *more)) for more in ((), (NO_STORES,)))
+    by_atomics = "tl.store(", "tl.atomic_add("
+    cases = ((), (by_atomics,), (NO_STORES,))
+    written, added, stub = (evaluate(find(exercise_id), edited(name, todo, *more)) for more in cases)
     kernel = re.search(r"(\w+_kernel)\[", inspect.getsource(getattr(ref, name)))[1]
     assert written.message == f"{kernel} stores its result, but {name} still returns TODO; return what {kernel} filled"
+    assert added.message == written.message
     assert written.state == stub.state == NOT_ATTEMPTED and stub.message == "not attempted yet"
 
 

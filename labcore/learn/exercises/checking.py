@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import os
+import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from labcore.learn.exercises.todo import NotAttempted, Todo
 from labcore.learn.source import Shown, source
 
 NOT_ATTEMPTED, FAILED, PASSED = "not attempted", "failed", "passed"
+WRITES = re.compile("store|atomic_")  # how the names of Triton's functions that write to memory begin
 MARK = {NOT_ATTEMPTED: "○", FAILED: "✗", PASSED: "✓"}
 
 
@@ -143,7 +145,7 @@ def _still_todo(function: object) -> str:
     """The message for a function that returns TODO; it tells one whose Triton kernel is written already."""
     for name in function.__code__.co_names if inspect.isfunction(function) else ():
         kernel = inspect.getattr_static(function.__globals__.get(name), "fn", None)  # Triton keeps the function there
-        if inspect.isfunction(kernel) and "store" in kernel.__code__.co_names:  # no stub stores anything
+        if inspect.isfunction(kernel) and any(map(WRITES.match, kernel.__code__.co_names)):  # no stub writes anything
             return f"{name} stores its result, but {function.__name__} still returns TODO; return what {name} filled"
     return "not attempted yet"
 
