@@ -204,6 +204,23 @@ def rounds_to_the_nearest(claimed, peak, bandwidth):
     return {1: "right", 2: "sparse peak", 8: "bits for bytes"}.get(nearest, "something else")
 
 
+def _nearly(ratio, tolerance):
+    for factor, name in ((1, "right"), (2, "sparse peak"), (8, "bits for bytes")):
+        if abs(ratio / factor - 1) <= tolerance:
+            return name
+    return "something else"
+
+
+@mutant("units.falsify", says="2.5 % off is more than rounding")
+def allows_three_percent(claimed, peak, bandwidth):
+    return _nearly(claimed / (peak / bandwidth), 0.03)
+
+
+@mutant("units.falsify", says="1.9 % off is still rounding")
+def allows_one_and_a_half_percent(claimed, peak, bandwidth):
+    return _nearly(claimed / (peak / bandwidth), 0.0185)
+
+
 @mutant("units.falsify", says="expected text")
 def answers_yes_or_no(claimed, peak, bandwidth):
     return abs(claimed / (peak / bandwidth) - 1) <= 0.02

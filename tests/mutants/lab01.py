@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from labcore.learn.labs.lab01_references import broken_roofline_report
+from labcore.learn.labs.lab01_references import broken_roofline_report, crossover_kv
 from tests.mutants.registry import mutant
 
 
@@ -312,3 +314,18 @@ def longest_context_only(model, claimed, peak, bandwidth, bytes_per_weight):
 @mutant("roofline.falsify", says="expected two integers (batch, context), or None")
 def answers_with_the_intensity(model, claimed, peak, bandwidth, bytes_per_weight):
     return 2 * claimed / bytes_per_weight < peak / bandwidth
+
+
+@mutant("roofline.falsify", says="109.7 FLOP/B against a ridge of 107 is compute-bound, as claimed")
+def leaves_out_the_flops_of_attention(model, claimed, peak, bandwidth, bytes_per_weight):
+    for context in (1, model.context):
+        read = bytes_per_weight * model.parameters() + claimed * context * model.kv_bytes_per_token()
+        if claimed * 2 * model.parameters() / read < peak / bandwidth:
+            return claimed, context
+    return None
+
+
+@mutant("roofline.crossover_kv", says="do not round")
+def rounds_up_to_whole_sequences(model, context, ridge, bytes_per_weight):
+    found = crossover_kv(model, context, ridge, bytes_per_weight)
+    return None if found is None else math.ceil(found)

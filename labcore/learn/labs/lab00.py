@@ -262,7 +262,7 @@ register(
         id="units.falsify",
         lab=LAB,
         title="Falsify a ridge point",
-        asked="I read that an H100's ridge is 591 FLOP/B. Is that right, and if not, what happened?",
+        asked="I read that an H100's ridge in BF16 is 591 FLOP/B. Is that right, and if not, what happened?",
         spec="Write `diagnose(claimed, peak, bandwidth)`: given a published ridge (FLOP/B) and the true dense peak "
         '(FLOP/s) and bandwidth (B/s), return `"right"`, `"sparse peak"` (twice too high), `"bits for bytes"` (8 times '
         'too high) or `"something else"`. Published figures are rounded: allow 2 % each way.',
@@ -278,6 +278,11 @@ register(
             trap(150.0, 1e14, 1e12, says="halfway between right and double is neither"),
             trap(1.0, 1e12, 1e12, says="2 % is relative: a small ridge is judged like a large one", gives="right"),
             trap(1.5, 1e12, 1e12, says="2 % is relative: a small ridge is judged like a large one"),
+            trap(97.5, 1e14, 1e12, says="2.5 % off is more than rounding"),
+            trap(102.5, 1e14, 1e12, says="2.5 % off is more than rounding"),
+            trap(820.0, 1e14, 1e12, says="2 % of itself: eight times the ridge is 784 to 816 here"),
+            trap(98.1, 1e14, 1e12, says="1.9 % off is still rounding"),
+            trap(203.8, 1e14, 1e12, says="1.9 % off the double is still rounding"),
             agrees(
                 lambda g: (
                     float(g.choice([1, 2, 8, 3, 0.5, 4, 1.2]) * g.uniform(0.985, 1.015) * 200),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from labcore import facts
@@ -222,7 +224,8 @@ EXERCISES = (
         title="A crossover that may not exist",
         asked="At 4,096 tokens of context, how many sequences make decode of Llama 2 70B compute-bound on an A100?",
         spec="Write `crossover_kv(model, context, ridge, bytes_per_weight)`: the **sequences**, each with `context` "
-        "tokens, at which the intensity of the whole decode step reaches `ridge` (FLOP/B), or `None` if no batch does. "
+        "tokens, at which the intensity of the whole decode step reaches `ridge` (FLOP/B), a number, not rounded, or "
+        "`None` if no batch does. "
         "A step does 2P + 4·n_layers·n_heads·head_dim·L FLOP per sequence; it reads all weights once, and each "
         "sequence's cache once. Use `model.parameters()`, `model.kv_bytes_per_token()`, `model.n_layers`, "
         "`model.n_heads`, `model.head_dim`.",
@@ -272,6 +275,10 @@ EXERCISES = (
                         - r * c * m.kv_bytes_per_token()
                     )
                 ),
+            ),
+            Mistake(
+                "do not round: this is where the bound lies, not yet a batch that one can run",
+                lambda m, c, r, b: math.ceil(ref.crossover_kv(m, c, r, b)),
             ),
             Mistake(
                 "that ignores the context: KV reads belong into the bytes",

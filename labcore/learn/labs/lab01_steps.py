@@ -234,6 +234,9 @@ EXERCISES = (
             refutes(LLAMA2_70B, 40, *A100_BF16, 0.5),
             refutes(LLAMA3, 300, *A100_BF16, 2),
             refutes(LLAMA2_70B, 10, 5.05e11, 1e11, 4),  # attention does more FLOP/B than the ridge: only L = 1 refutes
+            refutes(
+                LLAMA2_70B, 10_000, 107e12, 1e12, 2
+            ),  # holds by attention's own FLOP alone: 109.7, not 101.7 FLOP/B
             refutes(MISTRAL, 20, *LAPTOP_FP32, 4),
             refutes(SMOLLM2, 12, *LAPTOP_FP32, 4),
         ),
