@@ -12,6 +12,8 @@ def split(x: Tensor, axis: int, group: int) -> Tensor:
     """x [..., n, ...] as [..., n/group, group, ...]: the elements of a group lie along `axis` of the result."""
     if axis >= 0:
         raise InputError(f"axis={axis}: count axes from the end; -1 is the last")
+    if group < 1:
+        raise InputError(f"group={group}: a group has at least one element")
     if x.shape[axis] % group:
         raise InputError(f"{x.shape[axis]} elements along axis {axis} are not a whole number of groups of {group}")
     return x.unflatten(axis, (x.shape[axis] // group, group))

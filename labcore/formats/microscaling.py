@@ -74,7 +74,8 @@ def nvfp4(x: Tensor) -> MicroscaledTensor:
     blocks = _blocks(x, NV_BLOCK)
     largest = blocks.abs().amax(-1)
     tensor_scale = largest.max() / (E4M3.max * E2M1.max)
-    tensor_scale = torch.where(tensor_scale > 0, tensor_scale, 1.0)
+    # one without a finite reciprocal can scale nothing: the tensor then rounds to zeros
+    tensor_scale = torch.where((1 / tensor_scale).isfinite(), tensor_scale, 1.0)
     scale = E4M3.encode((largest / E2M1.max / tensor_scale).clamp(min=SMALLEST_NORMAL))
     inverse = (1 / tensor_scale) / E4M3.decode(scale)
     codes = encode_e2m1(blocks * inverse[..., None])

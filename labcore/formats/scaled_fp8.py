@@ -54,7 +54,8 @@ def quantize(x: Tensor, tile: tuple[int | None, int | None] = ROW, format: Float
     rows, columns = (size or whole for size, whole in zip(tile, x.shape, strict=True))
     padded = F.pad(x, (0, -x.shape[1] % columns, 0, -x.shape[0] % rows))
     largest = padded.abs().unflatten(1, (-1, columns)).unflatten(0, (-1, rows)).amax((1, 3))
-    scale = torch.where(largest > 0, largest / format.max, 1.0)  # a tile of zeros keeps a scale that can divide
+    scale = largest / format.max
+    scale = torch.where(scale > 0, scale, 1.0)  # a tile of zeros, or of less than a scale can say, rounds to zeros
     return FP8Matrix(format.encode(x / spread(scale, (rows, columns), x.shape)), scale, (rows, columns), format)
 
 

@@ -10,6 +10,7 @@ from labcore.core.errors import InputError
 from labcore.formats import microscaling, scaled_fp8
 from labcore.formats.fp8 import E4M3, E5M2
 from labcore.formats.microscaling import decode_e2m1, encode_e2m1
+from labcore.formats.uniform import Uniform
 
 NUMBERS = decode_e2m1(torch.arange(16, dtype=torch.uint8))
 
@@ -121,3 +122,18 @@ def test_what_cannot_be_quantized_is_one_sentence():
         scaled_fp8.quantize(torch.ones(2, 2), (0, None))
     with pytest.raises(InputError, match="a matrix"):
         scaled_fp8.quantize(torch.ones(2))
+
+
+@pytest.mark.parametrize("largest", [1e-44, 7.8e-36, 1e-30])
+def test_numbers_too_small_for_a_scale_round_to_zero_or_near_themselves(largest):
+    x = torch.zeros(1, 32)
+    x[0, 0] = largest
+    for made in (microscaling.nvfp4(x), scaled_fp8.quantize(x), scaled_fp8.quantize(x, scaled_fp8.TENSOR)):
+        back = made.dequantize()
+        assert back[0, 1:].eq(0).all() and 0 <= back[0, 0] <= 1.1 * largest
+
+
+def test_a_group_of_nothing_is_refused():
+    for group in (0, -4):
+        with pytest.raises(InputError, match=f"group={group}: a group has at least one element"):
+            Uniform(4).quantize(matrix(2, 8), -1, group)

@@ -42,6 +42,11 @@ def has_the_zero_upside_down(w, bits):
     return grid_of(w, bits, sign=1)
 
 
+@mutant("quant.grid", says="takes a half to the even number")
+def rounds_halves_up(w, bits):
+    return grid_of(w, bits, whole=lambda zero: torch.floor(zero + 0.5))
+
+
 @mutant("quant.grid", says="nan")
 def divides_zero_by_zero(w, bits):
     return grid_of(w, bits, empty=False)
@@ -300,6 +305,11 @@ def takes_the_root_mean_square(w, x, bits, group, grid):
     return searched(w, x, bits, group, grid, size=lambda x: x.square().mean(0).sqrt())
 
 
+@mutant("quant.awq", says="quantization needs finite numbers")
+def has_no_floor(w, x, bits, group, grid):
+    return searched(w, x, bits, group, grid, floor=0.0)
+
+
 @mutant("quant.awq", says="the other way round")
 def shrinks_the_loud_channels(w, x, bits, group, grid):
     return searched(w, x, bits, group, grid, sign=-1)
@@ -439,6 +449,12 @@ def divides_by_n(exact, quantized, most):
 @mutant("quant.decide", says="is the logarithm of the ratio")
 def forgets_the_exponential(exact, quantized, most):
     return decision(exact, quantized, most, exp=False)
+
+
+@mutant("quant.decide", says="an upper end of exactly `most`")
+def wants_less_than_the_bound(exact, quantized, most):
+    *ends, _ = decision(exact, quantized, most)
+    return *ends, ends[2] < most
 
 
 @mutant("quant.decide", says="accept by the upper end")

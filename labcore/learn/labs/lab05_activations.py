@@ -15,13 +15,26 @@ LAB = "lab05"
 
 
 def searched(
-    w, x, bits, group, grid, *, back=True, output=True, size=None, centred=True, alphas=None, first=True, sign=1
+    w,
+    x,
+    bits,
+    group,
+    grid,
+    *,
+    back=True,
+    output=True,
+    size=None,
+    centred=True,
+    alphas=None,
+    first=True,
+    sign=1,
+    floor=1e-4,
 ):
     """`search_scale` with a part to be got wrong on purpose."""
     spec, losses = QuantSpec(bits, group), []
     size = x.abs().mean(0) if size is None else size(x)
     for alpha in [step / grid for step in range(grid)] if alphas is None else alphas(grid):
-        scale = size.pow(alpha).clamp(min=1e-4)
+        scale = size.pow(alpha).clamp(min=floor)
         scale = scale / (scale.max() * scale.min()).sqrt() if centred else scale
         by = scale**sign
         trial = quantize_weight(w * by, spec).dequantize() / (by if back else 1)
@@ -44,6 +57,13 @@ def drawn_search(generator: np.random.Generator) -> tuple:
 def loud_layer(seed: int) -> tuple:
     """Arguments of `search_scale`: a layer whose input channel 1 is twelve times as loud as the others."""
     return drawn_weight(seed, 4, 8), drawn_inputs(seed + 1, 24, 8, 12.0), 3, 4, 10
+
+
+def silent_channel(seed: int) -> tuple:
+    """The same with an input channel that is always 0."""
+    w, x, *rest = loud_layer(seed)
+    x[:, 5] = 0
+    return w, x, *rest
 
 
 def int8_of(
@@ -108,6 +128,7 @@ EXERCISES = (
                 says="channel 1 is twelve times as loud as the others; look at s first, which x and α alone decide",
             ),
             trap(*loud_layer(29), says="the best of the α from 0 to 0.9"),
+            trap(*silent_channel(1), says="channel 5 is silent: without the floor of 1e−4 the centring divides by 0"),
             agrees(drawn_search, n=15),
         ),
         mistakes=(

@@ -76,6 +76,9 @@ EXERCISES = (
             ),
             trap(matrix((1.0, 1.5, 3.0)), 2, says="all weights are positive: the grid starts at 0 all the same"),
             trap(matrix((-3.0, -1.5, -1.0)), 2, says="all weights are negative: the grid ends at 0 all the same"),
+            trap(
+                matrix((-0.5, 2.5)), 2, says="−minimum/scale is 0.5, and torch.round takes a half to the even number, 0"
+            ),
             trap(matrix((-1.0, 0.2, 1.3)), 3, says="the zero is one of the codes, so a whole number"),
             trap(matrix((0.0, 0.0), (0.0, 3.0)), 2, says="a group of zeros gets the range −1 to 1"),
             agrees(drawn_groups, n=20),

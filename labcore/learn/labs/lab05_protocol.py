@@ -145,6 +145,7 @@ EXERCISES = (
         reference=ref.decide,
         stages=(
             oracle(windows(2, 3, 4), windows(2, 3, 4), 1.01, gives=(1.0, 1.0, 1.0, True)),
+            trap(windows(2, 3, 4), windows(2, 3, 4), 1.0, says="an upper end of exactly `most` is accepted: at most"),
             oracle(
                 windows(2.0, 4.0, 3.0),
                 windows(2.0, 4.25, 3.5),  # differences 0, 0.25, 0.5: mean and standard deviation 0.25
