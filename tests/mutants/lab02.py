@@ -240,6 +240,20 @@ def believes_every_window(config, tokens):
     return right_bytes({**config, "use_sliding_window": True}, tokens)
 
 
+@mutant("kv.config_bytes", says="a field that is null counts as absent")
+def asks_whether_the_field_is_there(config, tokens):
+    if "kv_lora_rank" in config:
+        width = (config["kv_lora_rank"] or 0) + config.get("qk_rope_head_dim", 0)
+        return 2 * config["num_hidden_layers"] * width * tokens
+    return right_bytes(config, tokens)
+
+
+@mutant("kv.config_bytes", says="two layers keep 10 tokens, one keeps 4")
+def every_second_layer_slides(config, tokens):
+    kinds = config.get("layer_types") and ["sliding_attention", "full_attention"] * config["num_hidden_layers"]
+    return right_bytes({**config, "layer_types": kinds and kinds[: config["num_hidden_layers"]]}, tokens)
+
+
 @mutant("kv.config_bytes", says="a count is an integer")
 def true_division(config, tokens):
     return right_bytes(config, tokens) / 1
@@ -276,6 +290,12 @@ def caches_query_heads(model, context, n_gpu, card_gib, fraction, overhead_gb):
     return _fit(model, context, n_gpu, card_gib * GIB, fraction, overhead_gb * GB, heads=-(-model.n_heads // n_gpu))
 
 
+@mutant("kv.fit", says="the GPU with 3 of them decides")
+def a_whole_number_of_heads_at_most(model, context, n_gpu, card_gib, fraction, overhead_gb):
+    heads = max(1, model.n_kv_heads // n_gpu)
+    return _fit(model, context, n_gpu, card_gib * GIB, fraction, overhead_gb * GB, heads=heads)
+
+
 @mutant("kv.fit", says="only `fraction` of the card may be used")
 def fills_the_card(model, context, n_gpu, card_gib, fraction, overhead_gb):
     return _fit(model, context, n_gpu, card_gib * GIB, 1, overhead_gb * GB)
@@ -310,6 +330,13 @@ def _expanded(q_nope, q_rope, latent, k_rope, W_uk, W_uv, scale=None):
 @mutant("kv.absorb", says="those are keys or values of every token")
 def expands_every_token(q_nope, q_rope, latent, k_rope, W_uk, W_uv):
     return _expanded(q_nope, q_rope, latent, k_rope, W_uk, W_uv)
+
+
+@mutant("kv.absorb", says="formed 266,256 numbers over 500 tokens")
+def expands_inside_one_einsum(q_nope, q_rope, latent, k_rope, W_uk, W_uv):
+    scores = torch.einsum("hdc,tc,hd->ht", W_uk, latent, q_nope) + q_rope @ k_rope.T
+    weights = (scores / (q_nope.shape[1] + q_rope.shape[1]) ** 0.5).softmax(-1)
+    return torch.einsum("hvc,tc,ht->hv", W_uv, latent, weights)
 
 
 @mutant("kv.absorb", says="not √(d_c + d_R)")
@@ -556,6 +583,11 @@ def always_the_same_config(calculator):
 @mutant("kv.falsify", says="expected a tuple (config, tokens), or None")
 def answers_with_the_name(calculator):
     return repr(calculator)
+
+
+@mutant("kv.falsify", says="layer_types names 1 of 32 layers")
+def names_too_few_layers(calculator):
+    return MISTRAL | {"layer_types": ["sliding_attention"]}, 100_000
 
 
 @mutant("kv.falsify", says="describes no model")

@@ -102,6 +102,9 @@ def _config_and_tokens(got: object, call: str) -> tuple[dict[str, Any], int]:
     if not isinstance(config, dict) or tokens < 1:
         raise Fault(f"{call} gave {describe(got)}, expected a dict like a config.json, and 1 token or more")
     try:
+        kinds = config.get("layer_types")
+        if kinds and len(kinds) != config["num_hidden_layers"]:
+            raise ValueError(f"layer_types names {len(kinds)} of {config['num_hidden_layers']} layers")
         if ref.kv_bytes(config, tokens) > 0 and all(config[name] >= 1 for name in SIZES):
             return config, tokens
         problem = "its sizes are not all positive"
@@ -170,6 +173,23 @@ EXERCISES = (
                 says="use_sliding_window is false: the window is switched off",
             ),
             trap(published("mistral-7b-v0.2"), 32_768, says="sliding_window is null: there is no window"),
+            trap(
+                TOY | {"kv_lora_rank": None, "layer_types": None, "sliding_window": None},
+                1,
+                says="a field that is null counts as absent: no latent, no window",
+                gives=128,
+            ),
+            trap(
+                TOY
+                | {
+                    "num_hidden_layers": 3,
+                    "sliding_window": 4,
+                    "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+                },
+                10,
+                says="layer_types: two layers keep 10 tokens, one keeps 4",
+                gives=1536,
+            ),
             agrees(
                 lambda g: (
                     {
@@ -227,6 +247,7 @@ EXERCISES = (
             trap(LLAMA3_70B, 8192, 4, A100_GIB, 1.0, 2.0, says="each of the four holds a quarter of both", gives=71),
             trap(LLAMA3_70B, 8192, 4, A100_GIB, 0.92, 2.0, says="a sequence that fits in part does not fit", gives=60),
             trap(LLAMA3_8B, 8192, 16, A100_GIB, 0.9, 2.0, says="8 KV heads on 16 GPUs: every head is there twice"),
+            trap(LLAMA3_8B, 8192, 3, A100_GIB, 0.9, 2.0, says="8 KV heads on 3 GPUs: the GPU with 3 of them decides"),
             agrees(drawn_plan),
         ),
         mistakes=(
