@@ -1,8 +1,8 @@
 """Paged attention by the package's own Triton kernels, on a GPU (or anywhere, slowly, in Triton's interpreter).
 
-Nothing in a step depends on a length that only the device knows, and no tensor's size depends on one the host knows, so
-a decoding step can be captured as a CUDA graph. What the kernels get as plain numbers, and a graph would therefore
-freeze, is max_seq_len alone; it only decides into how many shares the keys of a request are split.
+Nothing in a step depends on a length that only the device knows, so a decoding step can be captured as a CUDA graph.
+What a graph freezes beside addresses are the number of rows, the table's width, and max_seq_len, which decides into how
+many shares keys are split and so how much room their states take: the key of `cuda_graphs` stands for all three.
 """
 
 from torch import Tensor

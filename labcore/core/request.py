@@ -61,7 +61,8 @@ class Request:
     num_cached_tokens: prompt tokens that the first admission found computed. arrival: seconds on the caller's clock,
     for metrics; order: place in the queue, set by the scheduler. fork_of: a request with the same prompt whose blocks
     this one may share (parallel sampling); forks: those that wait for this one's prompt. error: one sentence, set with
-    FINISHED_ERROR. Raises InputError for an empty prompt.
+    FINISHED_ERROR. Raises InputError for an empty prompt, and for parameters that stand for several answers or for
+    texts: `engine.processor` turns those into requests.
     """
 
     def __init__(
@@ -79,6 +80,10 @@ class Request:
     ):
         if not prompt_token_ids:
             raise InputError(f"request {request_id!r}: the prompt is empty; give at least one token")
+        if sampling_params.n > 1 or any(isinstance(words, str) for words in sampling_params.bad_words):
+            raise InputError(
+                f"request {request_id!r}: n > 1 and bad words as text are for Processor.requests to resolve"
+            )
         self.request_id, self.sampling_params = request_id, sampling_params
         self.num_prompt_tokens = len(prompt_token_ids)
         self.all_token_ids = list(prompt_token_ids)

@@ -15,9 +15,9 @@ class SamplingParams:
 
     temperature: 0 is greedy, 1 the model's own distribution; top_k: keep the k likeliest tokens, 0 keeps all;
     top_p: keep the likeliest tokens until their probability reaches p; min_p: keep tokens at least min_p times as
-    likely as the likeliest; seed: makes this request reproducible, whatever else is in the batch (not if its drafts
-    are drawn at random: how many of them fit into a step then decides which number is used where); n: answers to the
-    prompt, the i-th with seed + i.
+    likely as the likeliest; seed: makes this request reproducible, whatever else is in the batch, up to the rounding of
+    another batch's sums (not if its drafts are drawn at random: how many of them fit into a step then decides which
+    number is used where); n: answers to the prompt, the i-th with seed + i.
 
     presence_penalty, frequency_penalty: subtracted from the logit of a token that the answer contains, once or per
     occurrence; repetition_penalty: divides it (multiplies a negative one), the prompt's tokens included; logit_bias:

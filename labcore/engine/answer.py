@@ -50,8 +50,7 @@ class Answer:
         if self._detokenizer is None or is_stop_token:
             return ""
         piece = self._detokenizer.push(token_id)
-        if len(self.token_ids) > self.params.min_tokens:
-            piece = self._stops.push(piece)
+        piece = self._stops.push(piece, may_end=len(self.token_ids) > self.params.min_tokens)
         if self.stopped and self.params.include_stop_str_in_output:
             piece += self._stops.found
         self.text += piece

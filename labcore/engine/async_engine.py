@@ -34,9 +34,13 @@ class AsyncEngine:
             raise InputError(f"max_requests={max_requests}: must be 1 or more")
         self.core, self.max_requests = core, max_requests
         self._inboxes: dict[str, asyncio.Queue[Progress]] = {}  # of every unfinished request
+        self._served: dict[
+            str, asyncio.Queue[Progress]
+        ] = {}  # the same as the engine's thread knows it: ids come again
         self._commands: deque[Callable[[], None]] = deque()  # to be called in the thread, before its next step
         self._wake = asyncio.Event()
         self._task: asyncio.Task | None = None
+        self._failed = False
 
     async def __aenter__(self) -> AsyncEngine:
         self._thread = ThreadPoolExecutor(1, "engine")
@@ -61,7 +65,7 @@ class AsyncEngine:
 
         Raises Overloaded, or InputError for a request that can never be served, before anything of it runs.
         """
-        if self._task is None or self._task.done():
+        if self._task is None or self._task.done() or self._failed:
             raise RuntimeError("the engine is not running; use it inside `async with`")
         name = request.request_id
         if name in self._inboxes:
@@ -69,24 +73,36 @@ class AsyncEngine:
         if len(self._inboxes) >= self.max_requests:
             raise Overloaded(f"{len(self._inboxes)} requests are unfinished, as many as may be; try again later")
         inbox = self._inboxes[name] = asyncio.Queue()
+
+        def add() -> None:
+            self.core.add_request(request)
+            self._served[name] = inbox
+
         try:
-            await self._in_thread(lambda: self.core.add_request(request))
+            await self._in_thread(add)
             while True:
                 progress = await inbox.get()
                 if progress.finish_reason is not None:
-                    self._inboxes.pop(name, None)
+                    self._leave(name, inbox)
                     yield progress
                     return
                 yield progress
         finally:
-            if self._inboxes.pop(name, None) is not None:  # the consumer went away, or the request was refused
-                self._command(lambda: self.core.abort([name]))
+            if self._leave(name, inbox):  # the consumer went away, or the request was refused
+                self._command(lambda: self._abort(name))
+
+    def _leave(self, name: str, inbox: asyncio.Queue) -> bool:
+        """Give up the id, unless it belongs to another request by now; whether it was this one's."""
+        mine = self._inboxes.get(name) is inbox
+        if mine:
+            del self._inboxes[name]
+        return mine
 
     def abort(self, request_id: str) -> None:
         """End a request; its consumer gets a last progress with finish_reason "abort"."""
         inbox = self._inboxes.pop(request_id, None)
         if inbox is not None:
-            self._command(lambda: self.core.abort([request_id]))
+            self._command(lambda: self._abort(request_id))
             inbox.put_nowait(Progress(request_id, None, finish_reason="abort"))
 
     def _command(self, call: Callable[[], None]) -> None:
@@ -120,18 +136,28 @@ class AsyncEngine:
             try:
                 busy, progress = await asyncio.shield(loop.run_in_executor(self._thread, self._step))
             except Exception as error:
-                self._end_all(f"the engine stopped: {type(error).__name__}: {error}", "error")
+                self._failed = True  # nobody joins from now on; whoever is about to is answered by the commands
+                try:
+                    await loop.run_in_executor(self._thread, self._drain_and_abort, list(self._inboxes))
+                finally:
+                    self._end_all(f"the engine stopped: {type(error).__name__}: {error}", "error")
                 raise
-            for one in progress:
-                if one.request_id in self._inboxes:
-                    self._inboxes[one.request_id].put_nowait(one)
+            for inbox, one in progress:
+                inbox.put_nowait(one)
 
-    def _step(self) -> tuple[bool, list[Progress]]:
+    def _step(self) -> tuple[bool, list[tuple[asyncio.Queue, Progress]]]:
         """In the thread: what was asked for meanwhile, then one step. Also, whether anything is left to do."""
         while self._commands:
             self._commands.popleft()()
         progress = self.core.step() if self.core.has_unfinished_requests() else []
-        return self.core.has_unfinished_requests(), progress
+        return self.core.has_unfinished_requests(), [(self._inbox(one), one) for one in progress]
+
+    def _inbox(self, one: Progress) -> asyncio.Queue:
+        return self._served[one.request_id] if one.finish_reason is None else self._served.pop(one.request_id)
+
+    def _abort(self, name: str) -> None:
+        self.core.abort([name])
+        self._served.pop(name, None)
 
     def _drain_and_abort(self, names: list[str]) -> None:
         while self._commands:

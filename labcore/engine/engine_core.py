@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from labcore.core.errors import InputError
 from labcore.core.request import Request, RequestStatus
 from labcore.core.step_plan import StepOutput, StepPlan
 from labcore.engine.answer import Answer, Progress
@@ -40,6 +41,9 @@ class EngineCore:
 
     def add_request(self, request: Request) -> Answer:
         """Queue a request; its answer grows with the steps. Raises InputError if it can never be served."""
+        vocab = self.runner.model.config.vocab
+        if bad := [token for token in request.all_token_ids if not 0 <= token < vocab]:
+            raise InputError(f"request {request.request_id!r} has token id {bad[0]}; this model has 0 to {vocab - 1}")
         self.scheduler.add_request(request)
         params = request.sampling_params
         detokenizer = self.tokenizer and self.tokenizer.detokenizer(skip_special=params.skip_special_tokens)
@@ -128,8 +132,9 @@ class EngineCore:
                 failed.append(Progress(name, None, text, "error", error=request.error))
         return failed
 
-    def abort(self, request_ids: Iterable[str]) -> None:
+    def abort(self, request_ids: str | Iterable[str]) -> None:
         """End requests at once, wherever they are; ids that are not there are passed over."""
+        request_ids = [request_ids] if isinstance(request_ids, str) else request_ids
         names = [name for name in request_ids if name in self.answers]
         self.scheduler.finish_requests(names, RequestStatus.FINISHED_ABORTED)
         for name in names:

@@ -123,7 +123,8 @@ class LLM:
         sampling_params: SamplingParams | ListLike[SamplingParams] | None = None,
     ) -> list[RequestOutput]:
         """Answers in the order of the prompts. A prompt is text or a list of token ids; parameters are shared or one
-        per prompt. Each answer is the one its prompt gets alone. Raises InputError before anything runs."""
+        per prompt. Each answer is the one its prompt gets alone, up to rounding: another batch sums in another order,
+        which can tip a draw or a tie. Raises InputError before anything runs."""
         prompts, families = self._requests(prompts, sampling_params)
         answers: dict[str, Answer] = {}
         for _ in self._run(families, answers):
@@ -167,7 +168,7 @@ class LLM:
         prompts = _as_list(prompts)
         families = []
         for i, (prompt, params) in enumerate(zip(prompts, _one_each(sampling_params, len(prompts)), strict=True)):
-            if not isinstance(prompt, str) and not all(type(token) is int for token in prompt):
+            if not (isinstance(prompt, str) or _is_tokens(prompt)):
                 raise InputError(f"prompt {i} is neither text nor a list of token ids")
             families.append(self.processor.requests(str(next(self._names)), prompt, params))
         return prompts, families
@@ -207,14 +208,23 @@ def _output(index: int, answer: Answer) -> CompletionOutput:
 
 def _as_list(prompts: Prompt | ListLike[Prompt]) -> list[Prompt]:
     """One prompt, as text or as token ids, becomes a list of one."""
-    if isinstance(prompts, str) or (prompts and all(type(item) is int for item in prompts)):
+    if isinstance(prompts, str):
         return [prompts]
-    return list(prompts)
+    if not isinstance(prompts, list | tuple):
+        kind = type(prompts).__name__
+        raise InputError(f"prompts is of type {kind}; give a text, a list of token ids, or a list of these")
+    return [prompts] if prompts and _is_tokens(prompts) else list(prompts)
+
+
+def _is_tokens(prompt: object) -> bool:
+    return isinstance(prompt, list | tuple) and all(type(token) is int for token in prompt)
 
 
 def _one_each(params, count: int) -> list[SamplingParams]:
     if params is None or isinstance(params, SamplingParams):
         return [params or SamplingParams()] * count
+    if not isinstance(params, list | tuple) or not all(isinstance(one, SamplingParams) for one in params):
+        raise InputError(f"sampling_params is {params!r}; give SamplingParams, or a list of them")
     if len(params) != count:
         raise InputError(f"{len(params)} sampling parameters for {count} prompts; give one, or one per prompt")
     return list(params)

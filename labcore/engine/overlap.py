@@ -68,7 +68,7 @@ class OverlappedEngine(EngineCore):
         self._drop_idle()  # a token too many for each request that stopped
         return progress + failed
 
-    def abort(self, request_ids: Iterable[str]) -> None:
+    def abort(self, request_ids: str | Iterable[str]) -> None:
         super().abort(request_ids)
         self._drop_idle()
 

@@ -76,11 +76,11 @@ class DecodeFirst(FCFS):
     """Answers before prompts, whatever came first: stall-free batching, Sarathi-Serve, arXiv:2403.02310.
 
     FCFS with chunked prefill nearly does this, since what is unfinished came last; here drafts and blocks, too, go to
-    answers first.
+    answers first. Only the oldest request keeps its place, or newcomers could take the blocks of its prompt for ever.
     """
 
     def order(self, running: Sequence[Request]) -> list[Request]:
-        return sorted(running, key=is_prefill)
+        return [*running[:1], *sorted(running[1:], key=is_prefill)]
 
 
 class StaticBatching(FCFS):
@@ -93,24 +93,28 @@ class StaticBatching(FCFS):
 class FairShare(FCFS):
     """Per tenant: the one who has been served least is admitted next. Virtual token counter, arXiv:2401.00588.
 
-    A computed token costs 1 and a sampled one 2 more. Who was away resumes with the least-served of those present, so
-    absence saves nothing up.
+    A computed token costs 1 and a sampled one 2 more. Who was away resumes with the least-served of those present, or
+    of the last step if nobody is, so absence saves nothing up.
     """
 
     def __init__(self) -> None:
         self.served: dict[str, float] = defaultdict(float)
+        self.level = 0.0  # of the least served in the last step
 
     def pick(self, waiting: Sequence[Request]) -> Request:
         return min(waiting, key=lambda request: (self.served[request.tenant], request.order))
 
     def arrived(self, request: Request, unfinished: Iterable[Request]) -> None:
         present = {other.tenant for other in unfinished}
-        if present and request.tenant not in present:
-            self.served[request.tenant] = max(self.served[request.tenant], min(self.served[t] for t in present))
+        if request.tenant not in present:
+            level = min((self.served[tenant] for tenant in present), default=self.level)
+            self.served[request.tenant] = max(self.served[request.tenant], level)
 
     def charge(self, plan: StepPlan) -> None:
         for row in plan.scheduled:
             self.served[row.request.tenant] += row.num_tokens + 2 * row.wants_token
+        if plan.scheduled:
+            self.level = min(self.served[row.request.tenant] for row in plan.scheduled)
 
 
 def is_prefill(request: Request) -> bool:

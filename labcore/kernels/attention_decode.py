@@ -33,6 +33,7 @@ from labcore.kernels.paging import (
     check_options,
     gather,
     output_like,
+    scale_of,
     slots_of,
 )
 from labcore.kernels.splits import choose_splits, room_for_states, share_of
@@ -193,9 +194,9 @@ def paged_decode(
     the natural log-sum-exp fp32 [requests, n_heads]. A request without keys gets 0 and -inf.
 
     The keys are cut into num_splits equal shares, by default as `choose_splits` says; or, with `chunk`, every so many
-    keys, and then the result of a request has the same bits whatever else is in the batch. Both rest on max_seq_len, a
-    bound that the host knows (default: what the table can hold): too large it costs empty programs, too small the
-    invariance under `chunk`, never the right answer.
+    keys (rounded up to whole tiles: pass a multiple of 64), and then the result of a request has the same bits whatever
+    else is in the batch. Both rest on max_seq_len, a bound that the host knows (default: what the table can hold): too
+    large it costs empty programs, too small the invariance under `chunk`, never the right answer.
 
     No length is read back from the device and no size depends on one, so a CUDA graph can record the call; with
     `workspace` (`workspace_size` float32) and `out` it allocates next to nothing. vector: whether to do without tensor
@@ -209,7 +210,7 @@ def paged_decode(
             f"num_splits={num_splits} and chunk={chunk}: choose a number of shares or their size, not both"
         )
     requests, n_heads, size = q.shape
-    out = output_like(q, out)
+    scale, out = scale_of(q, scale), output_like(q, out)
     if choose(backend, q, what="paged_decode") == "torch":
         wide = (part.float() for part in (q, k_cache, v_cache))
         o, lse = paged_decode_reference(*wide, block_table, seq_lens, window=window, scale=scale)
@@ -235,7 +236,7 @@ def paged_decode(
         kernel = _decode_vector_kernel if vector else _decode_kernel
         kernel[n_heads if vector else n_kv_heads, requests, num_splits](
             q, k_cache, v_cache, block_table, seq_lens, o, lse, q.stride(0), block_table.stride(0),
-            least, window or NO_WINDOW, (scale or size**-0.5) * LOG2_E,
+            least, window or NO_WINDOW, scale * LOG2_E,
             GROUP=n_heads // n_kv_heads, HEAD_DIM=size, PAGE=page, **launch,
         )  # fmt: skip
     if num_splits > 1:

@@ -27,7 +27,14 @@ from labcore.kernels._config import pick
 from labcore.kernels.attention_decode import FEW_KEYS, TINY, attend_share, paged_decode, pick_decode
 from labcore.kernels.merge_states import merged
 from labcore.kernels.online_softmax import LOG2_E
-from labcore.kernels.paging import check_cache, check_one_token_each, check_options, check_requests, output_like
+from labcore.kernels.paging import (
+    check_cache,
+    check_one_token_each,
+    check_options,
+    check_requests,
+    output_like,
+    scale_of,
+)
 from labcore.kernels.splits import choose_splits, room_for_states
 
 
@@ -89,6 +96,7 @@ def paged_decode_one_launch(
     check_one_token_each(q, block_table, seq_lens)
     check_requests(q, block_table, tickets=tickets)
     check_options(num_splits=num_splits, max_seq_len=max_seq_len)
+    scale = scale_of(q, scale)
     chosen = choose(backend, q, mma=True, what="paged_decode_one_launch")
     requests, n_heads, size = q.shape
     page, n_kv_heads = k_cache.shape[1:3]
@@ -105,12 +113,13 @@ def paged_decode_one_launch(
         return paged_decode(q, *where, scale=scale, num_splits=1, out=out, backend=chosen)
     q = q if q.stride()[1:] == (size, 1) else q.contiguous()
     o, lse = room_for_states(workspace, out, num_splits)
-    _one_launch_kernel[n_kv_heads, requests, num_splits](
-        q, k_cache, v_cache, block_table, seq_lens, o, lse, tickets, out, q.stride(0), block_table.stride(0),
-        least, (scale or size**-0.5) * LOG2_E,
-        GROUP=group, HEAD_DIM=size, PAGE=page, BLOCK_N=pick("merge", cc)["BLOCK_N"],
-        **pick_decode("decode", cc, size, group, share=-(-longest // num_splits)),
-    )  # fmt: skip
+    if requests:
+        _one_launch_kernel[n_kv_heads, requests, num_splits](
+            q, k_cache, v_cache, block_table, seq_lens, o, lse, tickets, out, q.stride(0), block_table.stride(0),
+            least, scale * LOG2_E,
+            GROUP=group, HEAD_DIM=size, PAGE=page, BLOCK_N=pick("merge", cc)["BLOCK_N"],
+            **pick_decode("decode", cc, size, group, share=-(-longest // num_splits)),
+        )  # fmt: skip
     return out
 
 

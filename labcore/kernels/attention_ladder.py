@@ -18,7 +18,7 @@ from labcore.core.errors import InputError
 from labcore.kernels._compat import choose, has_mma
 from labcore.kernels._compile import Variant
 from labcore.kernels.attention_prefill import attention_varlen_reference, check_varlen, load_block, sequence_of_tile
-from labcore.kernels.paging import NO_WINDOW, output_like
+from labcore.kernels.paging import NO_WINDOW, output_like, scale_of
 
 
 # [book: attention-v0]
@@ -149,11 +149,10 @@ def _climb(
     kernel, launch, grid, q, k, v, cu_q, cu_k, *,
     causal=True, window=None, scale=None, out=None, return_lse=False, backend="auto",
 ):  # fmt: skip
-    check_varlen(q, k, v, cu_q, cu_k, causal, window, scale)
+    check_varlen(q, k, v, cu_q, cu_k, causal, window)
     if k.stride(0) != v.stride(0):
         raise InputError(f"k and v have strides {k.stride()} and {v.stride()}: the ladder takes equal ones")
-    scale = q.shape[2] ** -0.5 if scale is None else scale
-    out = output_like(q, out)
+    scale, out = scale_of(q, scale), output_like(q, out)
     if choose(backend, q, mma=True, what="the ladder of attention kernels") == "torch":
         result, lse = attention_varlen_reference(q, k, v, cu_q, cu_k, causal=causal, window=window, scale=scale)
         out.copy_(result)

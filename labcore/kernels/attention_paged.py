@@ -19,13 +19,23 @@ import triton.language as tl
 from torch import Tensor
 
 from labcore.core.errors import InputError
+from labcore.kernels._checks import check_tensor
 from labcore.kernels._compat import capability, choose, has_mma, multiprocessors
 from labcore.kernels._compile import Variant, half
 from labcore.kernels._config import pick
 from labcore.kernels.attention_prefill import attention_varlen_reference, sequence_of_tile
 from labcore.kernels.merge_states import State, merge
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
-from labcore.kernels.paging import NO_WINDOW, check_cache, check_options, check_requests, gather, output_like, slots_of
+from labcore.kernels.paging import (
+    NO_WINDOW,
+    check_cache,
+    check_options,
+    check_requests,
+    gather,
+    output_like,
+    scale_of,
+    slots_of,
+)
 from labcore.kernels.splits import choose_splits, room_for_states, share_of
 
 
@@ -41,6 +51,8 @@ def paged_attention_reference(
     scale: float | None = None,
 ) -> State:
     """The specification, in float32: a block table says where keys and values lie, and changes nothing else."""
+    if not len(seq_lens):  # nothing but padding, whose output is undefined
+        return torch.zeros_like(q, dtype=torch.float32), q.new_zeros(q.shape[:2], dtype=torch.float32)
     lengths = seq_lens.tolist()
     k, v = (
         torch.cat([gather(cache, table, length) for table, length in zip(block_table, lengths, strict=True)])
@@ -175,7 +187,7 @@ def paged_attention(
         raise InputError(f"cu_q {len(cu_q)}, tables {len(block_table)}, lengths {len(seq_lens)}: pass n + 1, n and n")
     check_options(max_q=max_q, window=window, num_splits=num_splits, max_seq_len=max_seq_len)
     requests, (tokens, n_heads, size) = len(seq_lens), q.shape
-    out = output_like(q, out)
+    scale, out = scale_of(q, scale), output_like(q, out)
     if choose(backend, q, mma=True, what="paged_attention") == "torch":
         o, lse = paged_attention_reference(q, k_cache, v_cache, cu_q, seq_lens, block_table, window=window, scale=scale)
         return (out.copy_(o), lse) if return_lse else out.copy_(o)
@@ -200,7 +212,7 @@ def paged_attention(
     if tokens and requests:
         _paged_kernel[n_kv_heads, q_blocks, num_splits](
             q, k_cache, v_cache, block_table, cu_q, seq_lens, o, lse, q.stride(0), block_table.stride(0),
-            requests, window or NO_WINDOW, (scale or size**-0.5) * LOG2_E,
+            requests, window or NO_WINDOW, scale * LOG2_E,
             GROUP=group, HEAD_DIM=size, PAGE=page, **launch,
         )  # fmt: skip
     if num_splits > 1:
@@ -250,8 +262,7 @@ def write_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slots: Tens
         raise InputError(
             f"k {tuple(k.shape)}, v {tuple(v.shape)}, cache {tuple(k_cache.shape)}: heads must be the same"
         )
-    if slots.shape != k.shape[:1] or slots.dtype != torch.int64 or not slots.is_contiguous():
-        raise InputError(f"slots is {slots.dtype} {tuple(slots.shape)}: pass int64 [{len(k)}], one slot per token")
+    check_tensor("slots", slots, torch.int64, k.shape[:1])
     if not (k_cache.is_contiguous() and v_cache.is_contiguous()):
         raise InputError(f"the cache has strides {k_cache.stride()}: it must be contiguous, to be written in place")
     if choose(backend, k, what="write_kv") == "torch":

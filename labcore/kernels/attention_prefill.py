@@ -26,14 +26,14 @@ import triton.language as tl
 from torch import Tensor
 
 from labcore.core.errors import InputError
-from labcore.kernels._checks import describable
+from labcore.kernels._checks import describable, descriptor_memory
 from labcore.kernels._compat import capability, choose, has_mma
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
 from labcore.kernels.attention_prefill_ws import TILE as SPECIALIZED
-from labcore.kernels.attention_prefill_ws import launch_specialized, specializable
+from labcore.kernels.attention_prefill_ws import launch_specialized
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
-from labcore.kernels.paging import NO_WINDOW, UNBOUNDED, output_like
+from labcore.kernels.paging import NO_WINDOW, UNBOUNDED, check_heads, output_like, scale_of
 
 
 # [book: prefill-reference]
@@ -83,7 +83,7 @@ def sequence_of_tile(cu_q_ptr, tile, num_seqs, BLOCK_M: tl.constexpr):
 @triton.jit
 def load_block(source, row, rows_left, stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr, EDGE: tl.constexpr,
                TMA: tl.constexpr):  # fmt: skip
-    """ROWS × COLUMNS elements of a matrix at (row, column); at an EDGE only `rows_left` rows are there."""
+    """ROWS × COLUMNS elements of a matrix, from `row` on; at an EDGE only `rows_left` rows are there."""
     if TMA:
         block = source.load([row, 0])  # zeros past the edge
     else:
@@ -210,9 +210,8 @@ def attention_varlen(
     Returns `out`, [Tq, Hq, D] like q and contiguous; with return_lse also the log-sum-exp of the scaled scores, natural
     logarithm, fp32 [Hq, Tq]. A query that sees no key gives 0 and -inf. Raises InputError for anything else.
     """
-    check_varlen(q, k, v, cu_q, cu_k, causal, window, scale)
-    scale = q.shape[2] ** -0.5 if scale is None else scale
-    out = output_like(q, out)
+    check_varlen(q, k, v, cu_q, cu_k, causal, window)
+    scale, out = scale_of(q, scale), output_like(q, out)
     if choose(backend, q, mma=True, what="attention_varlen") == "torch":
         result, lse = attention_varlen_reference(q, k, v, cu_q, cu_k, causal=causal, window=window, scale=scale)
         out.copy_(result)
@@ -226,16 +225,13 @@ def attention_varlen(
     return (out, lse) if return_lse else out
 
 
-def check_varlen(q, k, v, cu_q, cu_k, causal, window, scale) -> None:
+def check_varlen(q, k, v, cu_q, cu_k, causal, window) -> None:
     """Raise InputError, with the value and the fix, for arguments that the kernels would misread."""
     if q.dim() != 3 or k.dim() != 3 or k.shape != v.shape or q.shape[2] != k.shape[2] or q.shape[1] % k.shape[1]:
         shapes = " and ".join(str(tuple(x.shape)) for x in (q, k, v))
         raise InputError(f"q, k, v are {shapes}: pass [Tq, Hq, D] and twice [Tk, Hkv, D], Hq a multiple of Hkv")
     size = q.shape[2]
-    if size & (size - 1) or not 16 <= size <= 256:
-        raise InputError(f"head_dim={size}: the kernels take powers of two from 16 to 256; pad it with zeros")
-    if {q.dtype, k.dtype, v.dtype} not in ({torch.float32}, {torch.float16}, {torch.bfloat16}):
-        raise InputError(f"q, k, v are {q.dtype}, {k.dtype}, {v.dtype}: one of fp32, fp16, bf16 for all three")
+    check_heads(size, q.dtype, k.dtype, v.dtype)
     for name, x in {"q": q, "k": k, "v": v}.items():
         if x.stride(2) != 1 or (x.shape[1] > 1 and x.stride(1) != size) or x.device != q.device:
             raise InputError(
@@ -248,8 +244,6 @@ def check_varlen(q, k, v, cu_q, cu_k, causal, window, scale) -> None:
             raise InputError(f"{name}={cu.tolist()}: must rise from 0 to the number of tokens, {tokens}")
     if window is not None and not (causal and window >= 1):
         raise InputError(f"window={window}, causal={causal}: a window is 1 or more keys, and of causal attention only")
-    if scale is not None and not scale > 0:
-        raise InputError(f"scale={scale}: pass a positive number, for the largest score must stay the largest")
 
 
 # [book: prefill-launch]
@@ -260,9 +254,8 @@ def launch_choices(q: Tensor, k: Tensor, v: Tensor, max_q: int, look_back: int |
     """
     cc = capability(q.device)
     tma = cc is not None and cc >= (9, 0) and describable(k, v) and len(k) > 0
-    ws = cc is not None and cc[0] == 9 and specializable(q, k, v, causal=look_back is not None)
     shape = {"head_dim": q.shape[2], "float32": q.dtype == torch.float32, "few": max_q <= 64}
-    return pick("prefill", cc, **shape, window=look_back not in (None, NO_WINDOW), tma=tma, ws=ws)
+    return pick("prefill", cc, **shape, window=look_back not in (None, NO_WINDOW), tma=tma)
 
 
 def _launch(q, k, v, out, lse, cu_q, cu_k, max_q, look_back, scale, config) -> None:
@@ -271,7 +264,7 @@ def _launch(q, k, v, out, lse, cu_q, cu_k, max_q, look_back, scale, config) -> N
         raise InputError(f"{len(q)} queries in {len(cu_q) - 1} sequences: pass fewer than {config['BLOCK_M']} · 2^16")
     k, v = (k, v) if k.stride(0) == v.stride(0) else (k.contiguous(), v.contiguous())
     if config["TMA"]:  # where the kernel keeps its descriptors
-        triton.set_allocator(lambda size, align, stream: torch.empty(size, dtype=torch.int8, device=q.device))
+        descriptor_memory(q.device)
     grid = q.shape[1] // k.shape[1], tiles, k.shape[1]
     _varlen_kernel[grid](
         q, k, v, out, lse, cu_q, cu_k, len(cu_q) - 1, q.stride(0), k.stride(0), scale * LOG2_E,
@@ -287,8 +280,6 @@ def variants(cc: tuple[int, int]) -> Iterator[Variant]:
     if not has_mma(cc):
         return  # without tensor cores torch is faster: see `choose`
     for where, launch in rules("prefill", cc):
-        if "WS" in launch:
-            continue  # the annex has its own
         dtype = "fp32" if where["float32"] else "bf16"
         for head_dim in sorted(size for size in where["head_dim"] if size >= 64):
             for mask, look_back in ("causal", NO_WINDOW), ("window", 4096), ("all", None):

@@ -15,13 +15,12 @@ So this is a candidate for a sweep, and no default. Sources: arXiv:2407.08608, s
 
 from collections.abc import Iterator
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from labcore.core.errors import InputError
-from labcore.kernels._checks import describable
+from labcore.kernels._checks import describable, descriptor_memory
 from labcore.kernels._compile import Variant
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
 from labcore.kernels.paging import NO_WINDOW, UNBOUNDED
@@ -91,7 +90,7 @@ def launch_specialized(q, k, v, out, lse, cu_q, cu_k, max_q, look_back, scale, c
         raise InputError(
             f"warps are specialized for 2-byte floats, causal, 16-byte strides alike in k and v: config={config}"
         )
-    triton.set_allocator(lambda size, align, stream: torch.empty(size, dtype=torch.int8, device=q.device))
+    descriptor_memory(q.device)
     grid = q.shape[1] // k.shape[1], -(-max_q // config["BLOCK_M"]), (len(cu_q) - 1) * k.shape[1]
     _specialized_kernel[grid](
         q, k, v, out, lse, cu_q, cu_k, len(q), q.stride(0), k.stride(0), k.shape[1], scale * LOG2_E,

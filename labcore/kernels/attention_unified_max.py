@@ -7,8 +7,9 @@ a dear one: every block has to wait for its maximum and to rescale what was accu
 
 are plain sums that any number of programs can add to in any order. The price: exp(s - φ) overflows where scores lie far
 above φ and loses its digits far below it. The sum itself tells: no weight is larger than l, and the largest is at least
-l / n. So a tile whose sums leave a safe range is computed again, with the running maximum. How often that happens
-depends on the model and on φ, which is why this is an annex: it is right for every input, and fast for some.
+l / n. So a tile whose sums leave a safe range is computed again, with the running maximum; in fp16 that range begins
+higher the more keys there are, for the digits that are lost are those of single weights. How often it happens depends
+on the model and on φ, which is why this is an annex: it is right for every input, and fast for some.
 
 Source: FlashDecoding++, arXiv:2311.01282, section 3 (its range check is per score; there φ comes from statistics).
 """
@@ -30,10 +31,11 @@ from labcore.kernels.attention_prefill import (
     sequence_of_tile,
 )
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax
-from labcore.kernels.paging import UNBOUNDED, output_like
+from labcore.kernels.paging import UNBOUNDED, output_like, scale_of
 
-# Of a row's sum in base 2: fp16 weights end at 2^16 and lose digits below 2^-14; the others have float32's exponents.
-SAFE = {torch.float16: (-8, 15), torch.bfloat16: (-100, 100), torch.float32: (-100, 100)}
+# Of a row's sum in base 2: at least so much for each key, and at most so much in all. fp16 weights end at 2^16 and are
+# off by up to 2^-25 each below 2^-14; the others have float32's exponents.
+SAFE = {torch.float16: (-14, 15), torch.bfloat16: (-100, 100), torch.float32: (-100, 100)}
 TILE = {"BLOCK_M": 64, "BLOCK_N": 32, "num_warps": 4, "num_stages": 2}
 
 
@@ -84,7 +86,7 @@ def _unified_max_kernel(
     row_max = tl.full([BLOCK_M], phi_log2, tl.float32)
     row = tl.arange(0, BLOCK_M)
     real = first + row < q_len
-    safe = (row_sum >= least) & (row_sum <= most)  # NaN is not; nor is 0, of a query that sees no key
+    safe = (row_sum >= least * tl.maximum(end, 1)) & (row_sum <= most)  # NaN is not, nor 0 of a query without keys
     if tl.sum((real & ~safe).to(tl.int32)) > 0:
         row_max, row_sum = tl.full([BLOCK_M], float("-inf"), tl.float32), tl.zeros([BLOCK_M], tl.float32)
         state = row_max, row_sum, tl.zeros([BLOCK_M, HEAD_DIM], tl.float32)
@@ -117,9 +119,8 @@ def attention_unified_max(
     phi: where the scaled scores are expected, natural logarithm. recomputed: int32 [1] on q's device, to which the
     number of tiles is added that had to be computed again.
     """
-    check_varlen(q, k, v, cu_q, cu_k, True, None, scale)
-    scale = q.shape[2] ** -0.5 if scale is None else scale
-    out = output_like(q, out)
+    check_varlen(q, k, v, cu_q, cu_k, True, None)
+    scale, out = scale_of(q, scale), output_like(q, out)
     if choose(backend, q, mma=True, what="attention_unified_max") == "torch":
         result, lse = attention_varlen_reference(q, k, v, cu_q, cu_k, scale=scale)
         out.copy_(result)

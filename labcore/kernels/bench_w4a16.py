@@ -90,8 +90,8 @@ def large(run: CudaRun, key: str, tokens: int, bar: tuple[float, float, float]) 
     product = Product(run, *LARGE, tokens)
     n, k = LARGE
     calls = {"ours": [product.ours], "torch.matmul bf16": [product.theirs]}
-    both = tokens == 1 and not sums_plainly(capability(run.device))
-    if both:
+    beside_vector = tokens == 1 and not sums_plainly(capability(run.device))
+    if beside_vector:
         calls["without tensor cores"] = [product.without_tensor_cores]
     found = measured(run, calls, product.check)
     nbytes = product.bytes(product.weight.nbytes)
@@ -103,7 +103,7 @@ def large(run: CudaRun, key: str, tokens: int, bar: tuple[float, float, float]) 
         **floor(run, nbytes=nbytes, flops=2 * tokens * n * k),
     }
     yield found.row(f"gpu.{key}", what, ["torch.matmul bf16"], target=bars(*bar), **fields)
-    if both:
+    if beside_vector:
         yield found.row(
             f"gpu.{key}.vector", f"{what}, against the kernel without tensor cores", ["without tensor cores"], **fields
         )

@@ -25,7 +25,7 @@ from labcore.kernels.kv_quant_cache import TRITON_TYPES, QuantKV, kinds_for, wri
 from labcore.kernels.kv_quant_planes import add_products, planes, sum_of_products
 from labcore.kernels.merge_states import State, merge
 from labcore.kernels.online_softmax import LOG2_E, finish_softmax, online_softmax_step
-from labcore.kernels.paging import NO_WINDOW, check_one_token_each, check_options, output_like
+from labcore.kernels.paging import NO_WINDOW, check_one_token_each, check_options, output_like, scale_of
 from labcore.kernels.splits import choose_splits, room_for_states, share_of
 
 __all__ = ["QuantKV", "paged_decode_quant", "write_kv_quant"]
@@ -229,7 +229,7 @@ def paged_decode_quant(
     check_one_token_each(q, block_table, seq_lens)
     check_options(window=window, num_splits=num_splits, max_seq_len=max_seq_len)
     requests, n_heads, size = q.shape
-    out = output_like(q, out)
+    scale, out = scale_of(q, scale), output_like(q, out)
     if choose(backend, q, fp8=cache.kind == "fp8", what=f"paged_decode_quant of {cache.kind}") == "torch":
         o, lse = paged_decode_reference(q.float(), *cache.numbers(), block_table, seq_lens, window=window, scale=scale)
         return (out.copy_(o), lse) if return_lse else out.copy_(o)
@@ -250,7 +250,7 @@ def paged_decode_quant(
         kernel = _decode_quant_vector_kernel if vector else _decode_quant_kernel
         kernel[n_heads if vector else n_kv_heads, requests, num_splits](
             q, cache.data, cache.parameters, block_table, seq_lens, o, lse, q.stride(0), block_table.stride(0),
-            window or NO_WINDOW, (scale or size**-0.5) * LOG2_E,
+            window or NO_WINDOW, scale * LOG2_E,
             GROUP=n_heads // n_kv_heads, N_KV=n_kv_heads, HEAD_DIM=size, PAGE=page, **launch,
         )  # fmt: skip
     if num_splits > 1:

@@ -16,6 +16,7 @@ from torch import Tensor
 from labcore.core.errors import InputError
 from labcore.formats.fp8 import E4M3, ScaledFloat8
 from labcore.formats.uniform import Uniform
+from labcore.kernels._checks import check_tensor
 from labcore.kernels._compat import capability, choose, has_fp8
 from labcore.kernels._compile import Variant
 from labcore.kernels._config import pick, rules
@@ -183,8 +184,7 @@ def write_kv_quant(k: Tensor, v: Tensor, cache: QuantKV, slots: Tensor, *, backe
     heads = cache.n_kv_heads, cache.head_dim
     if tuple(k.shape[1:]) != heads or k.shape != v.shape or k.dtype != v.dtype:
         raise InputError(f"k {tuple(k.shape)}, v {tuple(v.shape)}: this cache takes [tokens, {heads[0]}, {heads[1]}]")
-    if slots.shape != k.shape[:1] or slots.dtype != torch.int64 or not slots.is_contiguous():
-        raise InputError(f"slots is {slots.dtype} {tuple(slots.shape)}: pass int64 [{len(k)}], one slot per token")
+    check_tensor("slots", slots, torch.int64, k.shape[:1])
     if choose(backend, k, fp8=cache.kind == "fp8", what="write_kv_quant") == "torch":
         return write_kv_quant_reference(k, v, cache, slots)
     if k.stride() != v.stride() or k.stride()[1:] != (heads[1], 1):

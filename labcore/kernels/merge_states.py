@@ -94,7 +94,7 @@ def merge_states(o: Tensor, lse: Tensor, *, backend: str = "auto") -> State:
     if choose(backend, o, what="merge_states") == "torch":
         whole, total = merge_states_reference(o.float().where(lse[..., None] > -torch.inf, 0.0), lse)
         return whole.to(o.dtype), total
-    return merge(o.contiguous(), lse.contiguous(), torch.empty_like(o[0]), lse[0].numel())
+    return merge(o.contiguous(), lse.contiguous(), o.new_empty(o.shape[1:]), lse[0].numel())
 
 
 def merge(o: Tensor, lse: Tensor, out: Tensor, step: int) -> State:

@@ -49,12 +49,7 @@ def check_cache(q: Tensor, k_cache: Tensor, v_cache: Tensor) -> None:
             f"q has {n_heads} heads of {size}, the cache {k_cache.shape[2]} of {k_cache.shape[3]}: "
             "n_heads must be a multiple of n_kv_heads, and head_dim the same"
         )
-    if size & (size - 1) or not 16 <= size <= 256:
-        raise InputError(f"head_dim={size}: the kernels take powers of two from 16 to 256; pad it with zeros")
-    if {q.dtype, k_cache.dtype, v_cache.dtype} not in ({torch.float32}, {torch.float16}, {torch.bfloat16}):
-        raise InputError(
-            f"q is {q.dtype}, the caches {k_cache.dtype}, {v_cache.dtype}: one of fp32, fp16, bf16 for all"
-        )
+    check_heads(size, q.dtype, k_cache.dtype, v_cache.dtype)
 
 
 def check_requests(q: Tensor, block_table: Tensor, **per_request: Tensor) -> None:
@@ -82,6 +77,23 @@ def check_options(**options: int | None) -> None:
     for name, value in options.items():
         if value is not None and value < 1:
             raise InputError(f"{name}={value}: pass a positive number, or None")
+
+
+def scale_of(q: Tensor, scale: float | None) -> float:
+    """What scores are multiplied by: `scale`, or 1 / sqrt(head_dim). Raises InputError unless it is positive."""
+    if scale is None:
+        return q.shape[-1] ** -0.5
+    if not scale > 0:
+        raise InputError(f"scale={scale}: pass a positive number, for the largest score must stay the largest")
+    return scale
+
+
+def check_heads(size: int, *dtypes: torch.dtype) -> None:
+    """Raise InputError unless the kernels take heads of this size, and q, k and v have one dtype that they take."""
+    if size & (size - 1) or not 16 <= size <= 256:
+        raise InputError(f"head_dim={size}: the kernels take powers of two from 16 to 256; pad it with zeros")
+    if set(dtypes) not in ({torch.float32}, {torch.float16}, {torch.bfloat16}):
+        raise InputError(f"q, k, v are {', '.join(map(str, dtypes))}: one of fp32, fp16, bf16 for all three")
 
 
 def output_like(q: Tensor, out: Tensor | None) -> Tensor:

@@ -14,11 +14,11 @@ from torch import Tensor
 from labcore.core.errors import InputError
 from labcore.kernels.merge_states import State
 
+# [book: choose-splits]
 SHORTEST_SHARE = 256  # keys: 128 KB of bf16 at head_dim 128, against 4 KB of states to write and read back
 AT_ONCE = 32  # states that a merge takes in one go (its BLOCK_N)
 
 
-# [book: choose-splits]
 @functools.lru_cache(maxsize=1024)
 def choose_splits(
     programs: int,
@@ -32,15 +32,15 @@ def choose_splits(
     """Into how many shares to divide the keys of each request.
 
     programs: requests times KV heads, what runs side by side without any split. longest: keys of the longest request.
-    FlashAttention-3's rule: none if the programs fill 80 % of the GPU, else the fewest whose last wave is nearly (85 %
-    of the best possible) full; here a wave is all the programs that are resident at a time. No share is shorter than
-    `least` keys, which a merge would not repay, nor than SHORTEST_SHARE where they are more than AT_ONCE; and none is
-    longer than `most`: the lengths of a batch differ, and one long request must not end up alone with a few
+    FlashAttention-3's rule: no more than `most` asks for if those fill 80 % of the GPU, else the fewest whose last wave
+    is nearly (85 % of the best possible) full; here a wave is all the programs that are resident at a time. No share is
+    shorter than `least` keys, which a merge would not repay, nor than SHORTEST_SHARE where they are more than AT_ONCE;
+    and none is longer than `most`: the lengths of a batch differ, and one long request must not end up alone with a few
     multiprocessors.
     """
     slots = multiprocessors * per_multiprocessor
     fewest = max(1, -(-longest // most))
-    if programs * fewest >= 0.8 * slots:
+    if not programs or programs * fewest >= 0.8 * slots:
         return fewest
     candidates = range(fewest, max(fewest, longest // max(least, SHORTEST_SHARE), min(longest // least, AT_ONCE)) + 1)
     waves = [programs * splits / slots for splits in candidates]
@@ -52,8 +52,8 @@ def choose_splits(
 def share_of(split, num_splits, first, last, least, BLOCK_T: tl.constexpr):
     """The keys [begin, end) of one split: [first, last) in equal shares of whole tiles, none smaller than `least`.
 
-    If num_splits · least covers all keys, every share has exactly `least`: where a request is cut, and so every
-    rounding, then depends on its own length alone.
+    If num_splits · least covers all keys, every share has `least`, rounded up to whole tiles: where a request is cut,
+    and so every rounding, then depends on its own length alone.
     """
     size = tl.maximum(tl.cdiv(last - first, num_splits), least)
     size = tl.cdiv(size, BLOCK_T) * BLOCK_T

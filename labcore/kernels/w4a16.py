@@ -333,7 +333,7 @@ def _gemm(x: Tensor, w: W4Weight, bias: Tensor | None, launch: dict | None) -> T
     )
     tiles = triton.cdiv(tokens, launch["BLOCK_M"]), triton.cdiv(n, launch["BLOCK_N"])
     slots = multiprocessors(x.device) * launch.pop("resident", 2)
-    splits = launch.pop("splits", None) or choose_splits(tiles[0] * tiles[1], stretches, slots)
+    splits = launch.pop("splits", None) or splits_of_k(tiles[0] * tiles[1], stretches, slots)
     share = triton.cdiv(stretches, splits)
     splits = triton.cdiv(stretches, share)  # no empty ones
     y = x.new_empty(tokens, n)
@@ -355,7 +355,7 @@ def tile_of_tokens(tokens: int) -> int:
     return min(max(8, triton.next_power_of_2(tokens)), 256)
 
 
-def choose_splits(tiles: int, stretches: int, slots: int) -> int:
+def splits_of_k(tiles: int, stretches: int, slots: int) -> int:
     """Into how many shares of K to divide the stretches so that tiles · shares fill the GPU's slots: at most 16, and
     none of fewer than four stretches, whose partial sums would cost more than they bring."""
     return max(1, min(slots // tiles, stretches // 4, 16))

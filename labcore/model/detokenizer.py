@@ -35,12 +35,20 @@ class StopStrings:
         self._held = ""
         self.found: str | None = None  # the stop string that ended the text
 
-    def push(self, text: str) -> str:
-        """The part of the text so far that is certain and was not returned before; nothing once a stop was found."""
+    def push(self, text: str, may_end: bool = True) -> str:
+        """The part of the text so far that is certain and was not returned before; nothing once a stop was found.
+
+        may_end: whether a stop string that is completed by this `text` counts; it may begin in earlier text.
+        """
         if self.found is not None:
             return ""
+        before = len(self._held)
         self._held += text
-        hits = [(at + len(stop), at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        hits = []
+        for stop in self._stops if may_end else ():
+            at = self._held.find(stop, max(0, before - len(stop) + 1))  # completed earlier, it came too early to count
+            if at >= 0:
+                hits.append((at + len(stop), at, stop))
         if hits:
             _, safe, self.found = min(hits)
         else:

@@ -1,9 +1,9 @@
-"""The decoder in few launches, for a GPU: nine a layer where the plain one has about thirty.
+"""The decoder in few launches, for a GPU: ten a layer where the plain one has about thirty.
 
     norm · q, k and v as one product · q/k norm, rotation and cache write · attention (two) · output + residual
     norm · gate and up as one product · SwiGLU · down + residual
 
-One token alone needs six: its products take their norm, SwiGLU and residual along (`kernels.gemv`).
+One token alone needs seven: its products take their norm, SwiGLU and residual along (`kernels.gemv`).
 At decode a layer's small operators cost what their launches cost, whatever they compute, and one product of three
 matrices fills a GPU that three would not. The residual additions ride in the products (beta = 1 of a GEMM), so the
 stream is rounded once where the plain decoder rounds twice. Nothing else differs from `llama`, and the weights are the

@@ -1,8 +1,8 @@
 """One token from each row of logits, whatever mixture of parameters the rows have.
 
 A token depends on its own row only: on its logits, its parameters and its own generator's next number. One number is
-drawn per token, so a request draws the same tokens alone, in any batch, and after a preemption. A row that cannot be
-sampled fails by itself.
+drawn per token, so from equal logits a request draws the same tokens alone, in any batch, and after a preemption. A row
+that cannot be sampled fails by itself.
 """
 
 from __future__ import annotations

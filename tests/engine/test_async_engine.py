@@ -180,3 +180,72 @@ def test_the_event_loop_never_waits_for_a_step(monkeypatch):
             return await task
 
     assert len(asyncio.run(run())) == 2
+
+
+def held_step(core, monkeypatch, number: int = 2):
+    """Step `number` ends, and is not handed out before `go` is set; `there` tells that it waits."""
+    there, go, step, count = threading.Event(), threading.Event(), core.step, iter(range(1, 1000))
+
+    def wrapped():
+        progress = step()
+        if next(count) == number:
+            there.set()
+            go.wait(10)
+        return progress
+
+    monkeypatch.setattr(core, "step", wrapped)
+    return there, go
+
+
+async def until(event: threading.Event) -> None:
+    while not event.is_set():
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "aborted"])
+def test_an_id_that_comes_again_during_a_step_gets_no_token_of_the_request_before_it(monkeypatch, how):
+    core = new_core()
+    there, go = held_step(core, monkeypatch)
+    again = Request("r1", [200] * 6, SamplingParams(seed=7, max_tokens=5, ignore_eos=True))
+
+    async def run():
+        async with AsyncEngine(core) as engine:
+            old = asyncio.create_task(tokens(engine, request(1, max_tokens=40)))
+            await until(there)
+            old.cancel() if how == "cancelled" else engine.abort("r1")
+            if how == "cancelled":
+                await asyncio.gather(old, return_exceptions=True)
+            new = asyncio.create_task(tokens(engine, again))
+            await asyncio.sleep(0.01)
+            go.set()
+            got = await asyncio.wait_for(new, 10)
+            await asyncio.gather(old, return_exceptions=True)
+            return got
+
+    got = asyncio.run(run())
+    assert got == alone(Request("r1", [200] * 6, SamplingParams(seed=7, max_tokens=5, ignore_eos=True)))
+    assert whole(core)
+
+
+def test_who_arrives_while_the_engine_breaks_is_told_so(monkeypatch):
+    core = new_core()
+    there, go = threading.Event(), threading.Event()
+
+    def breaks():
+        there.set()
+        go.wait(10)
+        raise OSError("the device is gone")
+
+    monkeypatch.setattr(core, "step", breaks)
+
+    async def run():
+        async with AsyncEngine(core) as engine:
+            first = asyncio.create_task(anext(engine.generate(request(1))))
+            await until(there)
+            second = asyncio.create_task(anext(engine.generate(request(2))))
+            await asyncio.sleep(0.01)
+            go.set()
+            return await asyncio.wait_for(asyncio.gather(first, second), 10)
+
+    for last in asyncio.run(run()):
+        assert last.finish_reason == "error" and "the engine stopped: OSError: the device is gone" in last.error

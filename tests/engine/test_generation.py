@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from labcore.core.errors import InputError  # noqa: E402
+from labcore.core.request import Request  # noqa: E402
 from labcore.core.sampling_params import SamplingParams  # noqa: E402
 from labcore.engine.build import assemble  # noqa: E402
 from labcore.engine.llm import LLM, CompletionOutput  # noqa: E402
@@ -66,6 +67,12 @@ def test_a_stop_token_ends_like_the_end_token():
     assert done.finish_reason == "stop" and done.text == "a"
 
 
+def test_a_stop_string_may_begin_among_the_tokens_that_cannot_end():
+    done = script("ab. STOP on", stop=["STOP"], min_tokens=6)
+    assert done.finish_reason == "stop" and done.text == "ab. "
+    assert script("STOP. STOP", stop=["STOP"], min_tokens=6).text == "STOP. "
+
+
 def test_a_character_cut_off_by_max_tokens_becomes_one_replacement():
     assert script("é!", max_tokens=1).text == "\ufffd"
 
@@ -86,6 +93,32 @@ def test_stop_strings_do_not_depend_on_how_the_text_arrives(text, cuts, stops):
     complete = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
     assert shown == (text[: min(complete)[1]] if complete else text)
     assert (checker.found is not None) == bool(complete)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    pieces=st.lists(st.text("ab", min_size=1, max_size=3), max_size=12),
+    stops=st.lists(st.text("ab", min_size=1, max_size=4)),
+    early=st.integers(0, 8),
+)
+def test_a_stop_string_counts_if_it_ends_late_enough_wherever_it_began(pieces, stops, early):
+    checker, shown, text = StopStrings(stops), "", ""
+    complete = []
+    for number, piece in enumerate(pieces, 1):
+        before, text = len(text), text + piece
+        shown += checker.push(piece, may_end=number > early)
+        if number > early:
+            complete = [
+                (end, end - len(stop))
+                for stop in stops
+                for end in range(before + 1, len(text) + 1)
+                if text[:end].endswith(stop)
+            ]
+            if complete:
+                break
+    shown += checker.finish()
+    assert (checker.found is not None) == bool(complete)
+    assert shown == (text[: min(complete)[1]] if complete else text)
 
 
 def test_tokens_do_not_depend_on_batch_mates():
@@ -256,3 +289,21 @@ def test_the_gpu_says_what_the_cpu_says(checkpoint, prompts):
     some = prompts[:6]
     on_cpu, on_gpu = (greedy(load_model(checkpoint, device=device), some, 32) for device in ("cpu", "cuda"))
     assert [run.tokens for run in on_gpu] == [run.tokens for run in on_cpu]
+
+
+def test_what_no_processor_has_seen_is_checked_too():
+    core = new_llm(tiny_model()).core
+    with pytest.raises(InputError, match="request 'far' has token id 1000000; this model has 0 to 256"):
+        core.add_request(Request("far", [1, 10**6], SamplingParams()))
+    for params in (SamplingParams(n=3), SamplingParams(bad_words=("the",))):
+        with pytest.raises(
+            InputError, match=r"'many': n > 1 and bad words as text are for Processor\.requests"
+        ):
+            Request("many", [1], params)
+
+
+def test_one_name_may_be_given_as_it_is():
+    core = new_llm(tiny_model()).core
+    core.add_request(Request("req-1", [1], SamplingParams()))
+    core.abort("req-1")
+    assert not core.answers and not core.has_unfinished_requests()

@@ -101,6 +101,11 @@ def test_the_run_is_measured(llm):
         (["a", "b"], [GREEDY], "1 sampling parameters for 2 prompts; give one, or one per prompt"),
         ("word " * 8192, GREEDY, r"the prompt has \d+ tokens and this model's context is 8192"),
         ([[49_152]], GREEDY, "token id 49152 in the prompt"),
+        ({"prompt": "Hello"}, GREEDY, "prompts is of type dict; give a text, a list of token ids, or a list of these"),
+        (b"abc", GREEDY, "prompts is of type bytes"),
+        (None, GREEDY, "prompts is of type NoneType"),
+        ("a", {"max_tokens": 3}, "sampling_params is {'max_tokens': 3}; give SamplingParams, or a list of them"),
+        (["a"], ["b"], r"sampling_params is \['b'\]; give SamplingParams"),
     ],
 )
 def test_bad_requests_are_one_sentence(llm, prompts, params, message):

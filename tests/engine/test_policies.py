@@ -102,10 +102,22 @@ def test_prefill_first_gives_a_prompt_all_its_blocks_on_admission():
 
 def test_decode_first_serves_answers_before_an_older_prompt():
     scheduler = scheduler_for("decode_first", long_prefill_token_threshold=6)
+    scheduler.add_request(request("oldest", 3, 9))
     scheduler.add_request(request("prompt", 30, 2))
     scheduler.add_request(request("answer", 3, 6))
-    assert step(scheduler) == {"prompt": 6, "answer": 3}
-    assert list(step(scheduler)) == ["answer", "prompt"]
+    assert step(scheduler) == {"oldest": 3, "prompt": 6, "answer": 3}
+    assert list(step(scheduler)) == ["oldest", "answer", "prompt"]
+
+
+@pytest.mark.parametrize("policy", sorted(set(POLICIES) - {"shortest_first", "fair"}))  # who comes later may be first
+def test_who_came_first_is_served_while_others_never_stop_coming(policy):
+    scheduler = scheduler_for(policy, num_blocks=17, max_num_batched_tokens=8, long_prefill_token_threshold=2)
+    scheduler.add_request(request("first", 40, 4))
+    for number in range(150):
+        if len(scheduler.requests) < 4:
+            scheduler.add_request(request(f"later {number}", 1, 22))
+        step(scheduler)
+    assert "first" not in scheduler.requests
 
 
 def test_a_static_batch_admits_nobody_until_its_last_request_has_finished():
@@ -127,6 +139,19 @@ def test_fair_share_serves_who_has_had_least_and_absence_saves_nothing_up():
     scheduler.add_request(request("new", 8, 2, tenant="c"))
     policy = scheduler.policy
     assert policy.served["c"] == policy.served["a"] > policy.served["b"]
+
+
+@pytest.mark.parametrize("first", ["old", "new"])
+def test_fair_share_saves_nothing_up_over_a_pause_of_everybody(first):
+    scheduler = scheduler_for("fair", max_num_seqs=1)
+    for number in range(5):
+        scheduler.add_request(request(f"before {number}", 8, 2, tenant="old"))
+    finishing_order(scheduler)
+    second = {"old": "new", "new": "old"}[first]
+    for number in range(3):
+        for tenant in (first, second):
+            scheduler.add_request(request(f"{tenant} {number}", 8, 2, tenant=tenant))
+    assert [name.split()[0] for name in finishing_order(scheduler)] == [first, second] * 3
 
 
 def test_fair_share_charges_two_more_for_a_sampled_token():

@@ -76,3 +76,10 @@ def test_only_the_tiles_that_fail_are_computed_again(device):
     q[:64] *= 40
     assert recomputed((q, *rest), lse_error=1e-3) == 2  # the first tile of both heads
     assert recomputed(inputs((20,), (4,))) == 2  # queries that see no key: their sum is 0
+
+
+@pytest.mark.parametrize("phi", [5.0, 8.0])
+def test_many_weights_that_are_small_together_keep_their_digits(device, phi):
+    """Equal scores of 0: in fp16 each weight is e^-phi, and with 2^-10 or less of a subnormal's digits left."""
+    q, k, v, *rest = inputs((300,), (300,), dtype=torch.float16)
+    agrees(lambda *a, **o: attention_unified_max(*a, phi=phi, **o), (q * 0, k, v, *rest))

@@ -210,7 +210,7 @@ def test_a_write_that_does_not_fit_is_named(device):
     for arguments, complaint in [
         ((new[:, :1], new[:, :1], cache, cache, slots), "heads must be the same"),
         ((new, new, cache, cache, slots.int()), "slots is torch.int32"),
-        ((new, new, cache, cache, slots[:2]), r"pass int64 \[3\]"),
+        ((new, new, cache, cache, slots[:2]), r"make it contiguous torch\.int64 \(3,\)"),
         ((new, new, cache.transpose(0, 1), cache.transpose(0, 1), slots), "must be contiguous"),
     ]:
         with pytest.raises(InputError, match=complaint):

@@ -200,7 +200,7 @@ def test_bytes_and_bad_input():
         paged_decode_quant(torch.zeros(1, 4, 64), cache, table, seq_lens, out=torch.zeros(1, 4, 64).half())
     with pytest.raises(InputError, match=r"this cache takes \[tokens, 2, 64\]"):
         write_kv_quant(torch.zeros(3, 2, 32), torch.zeros(3, 2, 32), cache, torch.arange(3))
-    with pytest.raises(InputError, match="pass int64"):
+    with pytest.raises(InputError, match=r"make it contiguous torch\.int64"):
         write_kv_quant(torch.zeros(3, 2, 64), torch.zeros(3, 2, 64), cache, torch.arange(3).int())
 
 

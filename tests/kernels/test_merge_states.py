@@ -36,6 +36,11 @@ def test_merging_is_the_softmax_over_all_keys(device):
             torch.testing.assert_close(total.cpu().double(), exact_lse, atol=1e-6, rtol=1e-6)
 
 
+def test_states_need_not_be_contiguous(device):
+    o, lse = torch.randn(3, 8, 4, 16, device=device).transpose(1, 2), torch.randn(3, 4, 8, device=device)
+    torch.testing.assert_close(merge_states(o, lse)[0], merge_states_reference(o, lse)[0], atol=1e-6, rtol=1e-6)
+
+
 @given(st.permutations(range(5)), st.integers(1, 4))
 @SLOW
 def test_merging_is_associative_and_commutative(order, cut):

@@ -18,7 +18,7 @@ from labcore.formats.group_codes import GroupCodes
 from labcore.kernels import w4a16
 from labcore.kernels._config import pick
 from labcore.kernels.w4_weight import repack, repack_awq, repack_gguf_q4_0, repack_gptq, tiled
-from labcore.kernels.w4a16 import choose_splits, dequantized, w4a16_linear, w4a16_reference
+from labcore.kernels.w4a16 import dequantized, splits_of_k, w4a16_linear, w4a16_reference
 from tests.kernels.checks import DEVICE, DTYPES, close_as_torch
 
 HALVES = [torch.float16, torch.bfloat16]
@@ -231,10 +231,10 @@ def test_tiles_of_tokens():
 
 
 def test_splits_fill_the_slots_and_no_more():
-    assert choose_splits(tiles=896, stretches=64, slots=264) == 1
-    assert choose_splits(tiles=64, stretches=32, slots=264) == 4
-    assert choose_splits(tiles=1, stretches=112, slots=264) == 16
-    assert choose_splits(tiles=1, stretches=3, slots=264) == 1
+    assert splits_of_k(tiles=896, stretches=64, slots=264) == 1
+    assert splits_of_k(tiles=64, stretches=32, slots=264) == 4
+    assert splits_of_k(tiles=1, stretches=112, slots=264) == 16
+    assert splits_of_k(tiles=1, stretches=3, slots=264) == 1
 
 
 @pytest.mark.parametrize(("many", "some"), [(16, 9), (8, 5)])
