@@ -2,9 +2,11 @@
 
 A drafted token is kept if the target gives it more than min(epsilon, delta · exp(-entropy)), whatever the draft
 thought of it. The more certain the target is, the higher the bar. What is kept then has the draft's frequencies, not
-the target's. Source: Cai et al., arXiv:2401.10774, section 2.3.1; the strict comparison is that of
-FasterDecoding/Medusa, medusa/model/utils.py, evaluate_posterior, and the defaults are what medusa_generate passes to
-it: 0.09 and its square root. (The function's own defaults have the two the other way round; epsilon would never bind.)
+the target's. Where nothing passes this module draws from the target; Medusa takes the argmax, which is further off.
+
+Source: Cai et al., arXiv:2401.10774, section 2.3.1; the strict comparison is that of FasterDecoding/Medusa,
+medusa/model/utils.py, evaluate_posterior, and the defaults are what medusa_generate passes to it: 0.09 and its square
+root. (The function's own defaults have the two the other way round; epsilon would never bind.)
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What every proposer is given, and what it gives back. The engine knows no more about speculation than this file.
 
 Once a step, after the target has sampled, the runner shows a proposer all rows of the pass and asks for the drafts of
-the next one. A draft only ever changes how many passes an answer takes, never the answer (unless acceptance="typical").
+the next one. A draft changes how many passes an answer takes, never its law; one that is chosen without chance does not
+change the answer either (unless acceptance="typical").
 """
 
 from __future__ import annotations

@@ -296,9 +296,7 @@ def test_what_no_processor_has_seen_is_checked_too():
     with pytest.raises(InputError, match="request 'far' has token id 1000000; this model has 0 to 256"):
         core.add_request(Request("far", [1, 10**6], SamplingParams()))
     for params in (SamplingParams(n=3), SamplingParams(bad_words=("the",))):
-        with pytest.raises(
-            InputError, match=r"'many': n > 1 and bad words as text are for Processor\.requests"
-        ):
+        with pytest.raises(InputError, match=r"'many': n > 1 and bad words as text are for Processor\.requests"):
             Request("many", [1], params)
 
 

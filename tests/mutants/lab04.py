@@ -7,10 +7,10 @@ import math
 import torch
 
 from labcore.learn.labs import lab04_references as ref
-from labcore.learn.labs.lab04_candidates import candidates_of
+from labcore.learn.labs.lab04_candidates import candidates_of, first_row_each_time
 from labcore.learn.labs.lab04_cost import bias_of
 from labcore.learn.labs.lab04_drafts import best, search, tokens
-from labcore.learn.labs.lab04_rule import chain_of, one
+from labcore.learn.labs.lab04_rule import chain_of, first_that_reaches, one
 from labcore.learn.labs.lab04_tree import tree
 from labcore.sampling.rejection import accept_candidates, accept_chain, residual
 from tests.mutants.registry import mutant
@@ -21,6 +21,11 @@ from tests.mutants.registry import mutant
 @mutant("spec.accept", says="the ratio is upside down")
 def divides_the_wrong_way(p, q, token, u, w):
     return one(p, q, token, u, w, keep=lambda p, q, t, u: u < q[t] / p[t])
+
+
+@mutant("spec.accept", says="its cumulative probability has to exceed w")
+def searches_from_the_left(p, q, token, u, w):
+    return first_that_reaches(p, q, token, u, w)
 
 
 @mutant("spec.accept", says="divide by its sum before you draw")
@@ -135,6 +140,14 @@ def compares_the_means(tokens, p):
     return abs(float(tokens.double().mean()) - mean) > 6 * spread
 
 
+@mutant("spec.biased", says="passed for [0.1, 0.5, 0.3, 0.1]")
+def looks_at_the_likeliest_alone(tokens, p):
+    if bool((torch.bincount(tokens, minlength=len(p))[p == 0] > 0).any()):
+        return True
+    share, n = float(p.max()), len(tokens)
+    return abs(float((tokens == int(p.argmax())).double().mean()) - share) > 6 * math.sqrt(share * (1 - share) / n)
+
+
 @mutant("spec.biased", says="a sampler passed that keeps every draft")
 def believes_everybody(tokens, p):
     return False
@@ -185,6 +198,17 @@ def always_drafts(alpha, c, longest):
     speedup = lambda K: tokens(alpha, K) / (1 + c * K)  # noqa: E731
     K = max(range(1, longest + 1), key=speedup)
     return K, speedup(K)
+
+
+@mutant("spec.plan", says="the shortest of several")
+def takes_the_longest_of_several(alpha, c, longest):
+    return best(longest, lambda K: tokens(alpha, K) / (1 + c * K) + 1e-12 * K)
+
+
+@mutant("spec.plan", says="nothing is faster")
+def drafts_for_nothing(alpha, c, longest):
+    K, speedup = best(longest, lambda K: tokens(alpha, K) / (1 + c * K))
+    return (1, 1.0) if not K and alpha == c else (K, speedup)
 
 
 @mutant("spec.plan", says="raised ZeroDivisionError")
@@ -315,6 +339,16 @@ def uses_the_first_number_throughout(p, qs, token_ids, uniforms):
     return candidates_of(p, qs, token_ids, uniforms[:1].expand(len(uniforms)))
 
 
+@mutant("spec.candidates", says="each rejection takes off its own row")
+def takes_off_the_first_row_each_time(p, qs, token_ids, uniforms):
+    return first_row_each_time(p, qs, token_ids, uniforms)
+
+
+@mutant("spec.candidates", says="it is not kept, not even for u = 0: strictly <")
+def keeps_what_is_used_up(p, qs, token_ids, uniforms):
+    return candidates_of(p, qs, token_ids, uniforms, keep=lambda p, q, t, u: u * float(q[t]) <= float(p[t]))
+
+
 @mutant("spec.candidates", says="expected (index or None, token)")
 def returns_the_token_alone(p, qs, token_ids, uniforms):
     return accept_candidates(p, qs, token_ids, uniforms)[1]
@@ -357,6 +391,11 @@ def drops_what_does_not_pass(p, q, epsilon, delta):
 @mutant("spec.typical", says="exp(−H), not exp(+H)")
 def raises_the_bar_with_entropy(p, q, epsilon, delta):
     return bias_of(p, q, epsilon, delta, sign=1.0)
+
+
+@mutant("spec.typical", says="a token on the bar is not above it")
+def keeps_what_lies_on_the_bar(p, q, epsilon, delta):
+    return bias_of(p, q, epsilon, delta, above=torch.ge)
 
 
 @mutant("spec.typical", says="must not become nan")

@@ -64,6 +64,21 @@ def same_mean(attempt: Attempt) -> None:
         )
 
 
+PAIRS = (  # the same share of token 0 and of the likeliest; the same mean and variance
+    (law(0.1, 0.5, 0.3, 0.1), law(0.1, 0.5, 0.1, 0.3)),
+    (law(0.2, 0.3, 0.3, 0.2), law(0.25, 0.15, 0.45, 0.15)),
+)
+
+
+def every_token(attempt: Attempt) -> None:
+    """A stage: laws that agree in one token, or in two moments, differ."""
+    for p, out in PAIRS:
+        if not judged(attempt, draws(out, 10_000, 0), p):
+            raise Fault(
+                f"10,000 tokens from {out.tolist()} passed for {p.tolist()}: one token or a moment is not the law"
+            )
+
+
 def impossible(attempt: Attempt) -> None:
     """A stage: one token that cannot be."""
     p = law(0.5, 0.5, 0.0)
@@ -98,6 +113,7 @@ EXERCISES = (
             catches("keeps every draft", 20_000),
             catches("keeps with min(1, q/p)", 20_000),
             same_mean,
+            every_token,
             catches("resamples from p after a rejection", 20_000),
             catches("residual |p - q|", 20_000),
             impossible,

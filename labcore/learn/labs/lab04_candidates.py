@@ -16,15 +16,26 @@ from labcore.sampling.rejection import accept_candidates, accepts, without_repla
 LAB = "lab04"
 
 
-def candidates_of(p, qs, tokens, numbers, *, left_of=None, last=None, scale=True):
+def candidates_of(p, qs, tokens, numbers, *, left_of=None, last=None, scale=True, keep=accepts):
     """`accept_candidates` with a part to be got wrong on purpose."""
     left = p
     for i, token in enumerate(tokens):
-        if accepts(left if left_of is None else left_of(p, left), qs[i], token, float(numbers[i])):
+        if keep(left if left_of is None else left_of(p, left), qs[i], token, float(numbers[i])):
             return i, token
         rest = (left - qs[i]).clamp(min=0)
         left = rest / rest.sum() if scale and rest.sum() > 0 else rest
     return None, point(left if last is None else last(p), float(numbers[-1]))
+
+
+def first_row_each_time(p, qs, tokens, numbers):
+    """`accept_candidates` with row 0 of qs taken off after every rejection."""
+    left = p
+    for i, token in enumerate(tokens):
+        if accepts(left, qs[i], token, float(numbers[i])):
+            return i, token
+        rest = (left - qs[0]).clamp(min=0)
+        left = rest / rest.sum() if rest.sum() > 0 else rest
+    return None, point(left, float(numbers[-1]))
 
 
 def picks(*args, says: str = "") -> Callable[[Attempt], None]:
@@ -90,9 +101,28 @@ EXERCISES = (
             ),
             picks(law(0.5, 0.3, 0.2), laws((0.2, 0.2, 0.6)), [2], law(0.6, 0.85), says="0.85 is beyond the first 0.75"),
             picks(law(0.2, 0.8), laws((1.0, 0.0))[:0], [], law(0.5), says="no candidate: a plain draw from p"),
+            picks(
+                law(0.4, 0.4, 0.2),
+                laws((0.8, 0.1, 0.1), (0.1, 0.8, 0.1)),
+                [0, 1],
+                law(0.7, 0.95, 0.5),
+                says="(0, 0.75, 0.25) − (0.1, 0.8, 0.1) leaves token 2 alone",
+            ),
+            picks(
+                law(0.5, 0.5, 0.0),
+                laws((1.0, 0.0, 0.0), (1.0, 0.0, 0.0)),
+                [0, 0],
+                law(0.6, 0.0, 0.0),
+                says="nothing is left of token 0: it is neither kept for u = 0 nor drawn for w = 0",
+            ),
             random_candidates,
         ),
         mistakes=(
+            Mistake("each rejection takes off its own row of qs", first_row_each_time),
+            Mistake(
+                "nothing is left of such a token, so it is not kept, not even for u = 0: strictly <",
+                lambda *a: candidates_of(*a, keep=lambda p, q, t, u: u * float(q[t]) <= float(p[t])),
+            ),
             Mistake(
                 "the later candidates are held against what is left, not against p: p would be paid twice",
                 lambda *a: candidates_of(*a, left_of=lambda p, left: p),

@@ -77,6 +77,8 @@ EXERCISES = (
             trap(0.3, 0.5, 8, says="0.3 < c: every draft costs more than it brings, so draft nothing"),
             trap(1.0, 0.1, 4, says="α = 1: all K + 1 tokens, and no division by zero"),
             trap(0.5, 0.0, 6, says="free drafts: the longest yields most"),
+            trap(0.5, 0.2, 4, says="K = 1 and K = 2 both give 1.25: the shortest of several"),
+            trap(0.5, 0.5, 4, says="α = c: one draft just pays for itself, and nothing is faster"),
             agrees(lambda g: (float(g.uniform(0, 0.99)), float(g.uniform(0, 0.5)), int(g.integers(1, 12))), n=60),
         ),
         mistakes=(

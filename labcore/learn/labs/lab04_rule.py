@@ -24,6 +24,12 @@ def one(p, q, token, u, w, *, keep=accepts, instead=residual, number=None):
     return (True, token) if keep(p, q, token, u) else (False, point(instead(p, q), w if number is None else number))
 
 
+def first_that_reaches(p, q, token, u, w):
+    """`accept_or_replace` with the first token whose cumulative probability is w or more."""
+    kept, _ = one(p, q, token, u, w)
+    return (True, token) if kept else (False, int(torch.searchsorted(residual(p, q).cumsum(0), w)))
+
+
 def drawn_one(generator: np.random.Generator) -> tuple:
     vocab, seed = int(generator.integers(2, 8)), int(generator.integers(1 << 30))
     p, q = (drawn_law(seed + i, vocab, 1.5, zeros=bool(generator.integers(2))) for i in range(2))
@@ -79,9 +85,21 @@ EXERCISES = (
             trap(*ABC, 2, 0.5, 0.6, says="after a rejection the residual speaks, here (0.75, 0.25, 0)"),
             trap(*ABC, 2, 0.5, 0.85, says="w = 0.85 is beyond the residual's first 0.75"),
             trap(law(0.0, 1.0), law(1.0, 0.0), 0, 0.0, 0.5, says="p(x) = 0"),
+            trap(
+                law(0.0, 1.0),
+                law(1.0, 0.0),
+                0,
+                0.5,
+                0.0,
+                says="the residual is (0, 1)",
+            ),
             agrees(drawn_one, n=60),
         ),
         mistakes=(
+            Mistake(
+                "what lacks nothing is never drawn, not even for w = 0: its cumulative probability has to exceed w",
+                lambda *a: first_that_reaches(*a),
+            ),
             Mistake(
                 "a token with p(x) = 0 is never kept, not even for u = 0: strictly <",
                 lambda *a: one(*a, keep=lambda p, q, t, u: u * float(q[t]) <= float(p[t])),
