@@ -119,8 +119,10 @@ def standard(memory: SlowMemory, *, causal: bool = False) -> Array:
         memory.reserve(name, shape, dtype)
     scores = memory.load("q", everything) @ memory.load("k", everything).T * d**-0.5
     memory.store("s", everything, masked(scores, 0, 0, L - T) if causal else scores)
-    state = State.of(memory.load("s", everything), np.eye(L, dtype=np.float32))
-    memory.store("p", everything, state.output())
+    scores = memory.load("s", everything)
+    weights = np.exp(scores - _finite(scores.max(axis=1))[:, None])
+    total = weights.sum(axis=1, keepdims=True)
+    memory.store("p", everything, weights / np.where(total > 0, total, 1))  # a row that sees nothing: zeros
     memory.store("o", everything, memory.load("p", everything) @ memory.load("v", everything))
     return memory.matrices["o"]
 

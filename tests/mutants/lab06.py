@@ -113,6 +113,11 @@ def writes_only_row_0(x):
     return edited("fused_softmax", ("out_ptr + row * columns + column", "out_ptr + column"))(x)
 
 
+@mutant("kernels.softmax", says="−10,000 is a score too")
+def pads_with_minus_ten_thousand(x):
+    return edited("fused_softmax", ('other=float("-inf")', "other=-1e4"))(x)
+
+
 @mutant("kernels.softmax", says="softmax of the columns")
 def normalizes_columns(x):
     return x.softmax(0)
@@ -142,6 +147,11 @@ def sums_whole_tiles(x, block):
 @mutant("kernels.online", says="nan among")
 def keeps_the_last_maximum(x, block):
     return edited("online_softmax", ("new = tl.maximum(m, tl.max(x, 0))", "new = tl.max(x, 0)"))(x, block)
+
+
+@mutant("kernels.online", says="nan among 3 elements")
+def begins_at_a_maximum_of_minus_ten_thousand(x, block):
+    return edited("online_softmax", ('m, l = float("-inf"), 0.0', "m, l = -1e4, 0.0"))(x, block)
 
 
 @mutant("kernels.online", says="stored outside the output")
@@ -231,6 +241,13 @@ def stops_at_its_own_tile(q, k, v, block):
     return edited("tiled_attention", ("BLOCK + keys - queries)  # no", "BLOCK)  # no"))(q, k, v, block)
 
 
+@mutant("kernels.tiled", says="the maximum of nothing is −inf")
+def begins_at_a_maximum_of_zero(q, k, v, block):
+    return edited("tiled_attention", ('tl.full([BLOCK], float("-inf"), tl.float32)', "tl.zeros([BLOCK], tl.float32)"))(
+        q, k, v, block
+    )
+
+
 @mutant("kernels.tiled", says="stored outside the output")
 def stores_queries_that_are_not_there(q, k, v, block):
     return edited("tiled_attention", ("acc / l[:, None], mask=here", "acc / l[:, None]"))(q, k, v, block)
@@ -261,6 +278,11 @@ def puts_infinity_into_k(q, k, v, tile):
     masked = '            s = tl.where(key < n, s, float("-inf"))\n'
     filled = "k + at, mask=here, other=0.0", 'k + at, mask=here, other=float("-inf")'
     return edited("decode_row", filled, (masked, ""))(q, k, v, tile)
+
+
+@mutant("kernels.tail", says="−10,000 is a score too")
+def masks_with_minus_ten_thousand(q, k, v, tile):
+    return edited("decode_row", ('tl.where(key < n, s, float("-inf"))', "tl.where(key < n, s, -1e4)"))(q, k, v, tile)
 
 
 @mutant("kernels.tail", says="what else is in the maximum")
@@ -359,6 +381,19 @@ def drops_the_last_page(q, k_cache, v_cache, table, lengths):
     return edited("paged_decode", ("range(0, length, PAGE)", "range(0, length // PAGE * PAGE, PAGE)"))(
         q, k_cache, v_cache, table, lengths
     )
+
+
+@mutant("kernels.paged", says="−10,000 is a score too")
+def scores_minus_ten_thousand_behind_the_last_key(q, k_cache, v_cache, table, lengths):
+    scores = 'tl.sum(k * q[None, :], 1), float("-inf"))', "tl.sum(k * q[None, :], 1), -1e4)"
+    return edited("paged_decode", scores)(q, k_cache, v_cache, table, lengths)
+
+
+@mutant("kernels.paged", says="the maximum of nothing is −inf")
+def begins_at_a_maximum_above_all(q, k_cache, v_cache, table, lengths):
+    start = 'm, l, acc = float("-inf"), 0.0', "m, l, acc = -1e4, 0.0"
+    o, lse = edited("paged_decode", start)(q, k_cache, v_cache, table, lengths)
+    return o, lse.masked_fill(lengths[:, None] == 0, -torch.inf)
 
 
 @mutant("kernels.paged", says="lse is in base 2")

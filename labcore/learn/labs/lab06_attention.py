@@ -134,6 +134,13 @@ EXERCISES = (
                 16,
                 says="of 4 keys, 2 new: query 0 is position 2",
             ),
+            trap(
+                one_of(16, 4000.0),
+                one_of(16, -30.0, -30.0),
+                one_of(16, 1.0, 3.0),
+                16,
+                says="both scores are −30,000: the maximum of nothing is −inf",
+            ),
             trap(*attention_case(3, 20, 20), says="20 queries in tiles of 16: the second tile is part full"),
             trap(*attention_case(6, 3, 37), says="a few queries behind many keys"),
             stays_inside(*attention_case(6, 3, 37)),
@@ -169,7 +176,8 @@ EXERCISES = (
             ),
         ),
         hints=(
-            "`absorb` for a tile of queries at once: m and l become [BLOCK], acc becomes [BLOCK, D].",
+            "`absorb` for a tile of queries at once: m and l become [BLOCK], acc becomes [BLOCK, D]. They start as "
+            "tl.full([BLOCK], float('-inf'), tl.float32) and tl.zeros(…).",
             "Load q once, times scale. For every tile of keys: s = tl.dot(q, tl.trans(k)); −inf where key > query + "
             "keys − queries, which takes care of the keys past the end too; new maximum, decay, p, l, acc = acc · "
             "decay + tl.dot(p, v). At the end o = acc/l and lse = m + log(l).",
@@ -204,8 +212,16 @@ EXERCISES = (
                 16,
                 says="all scores lie near −120: what else is in the maximum?",
             ),
+            trap(
+                one_of(16, 4000.0)[0],
+                one_of(16, -30.0, -30.0, -30.0),
+                one_of(16, 1.0, 2.0, 3.0),
+                16,
+                says="all scores are −30,000: only −inf lies below whatever a real key may score",
+            ),
         ),
         mistakes=(
+            Mistake("−10,000 is a score too: only −inf is below all of them", lambda *a: row_of(*a, ghosts=-1e4)),
             Mistake(
                 "a masked load gives k = 0, and q·0 = 0 is a score like any other: such a lane must score −inf",
                 lambda *a: row_of(*a),

@@ -15,9 +15,23 @@ from labcore.learn.labs.lab06_tools import DEVICE, SECONDS, drawn, drawn_cache, 
 LAB = "lab06"
 
 
-def paged_of(q, k_cache, v_cache, table, lengths, *, head=None, slot=None, pages=None, ghosts=0, cut=False, scale=True):
+def paged_of(
+    q,
+    k_cache,
+    v_cache,
+    table,
+    lengths,
+    *,
+    head=None,
+    slot=None,
+    pages=None,
+    ghosts=0,
+    unheard=0.0,
+    cut=False,
+    scale=True,
+):
     """`paged_decode` with a part to be got wrong: the KV head of a head, the slot in the flat cache (page, position,
-    page size), the pages of a request, empty slots as scores of 0, a last page that is not full left out."""
+    page size), the pages of a request, empty slots counted and with which score, a last page left out if not full."""
     heads, dim = q.shape[1:]
     size, kv_heads = k_cache.shape[1:3]
     head = (lambda h: h // (heads // kv_heads)) if head is None else head
@@ -33,7 +47,7 @@ def paged_of(q, k_cache, v_cache, table, lengths, *, head=None, slot=None, pages
         for h in range(heads):
             k, v = flat_k[slots, head(h)], flat_v[slots, head(h)]
             s = k @ q[request, h] * (dim**-0.5 if scale else 1.0)
-            s, v = torch.cat((s, s.new_zeros(empty))), torch.cat((v, v.new_zeros(empty, dim)))
+            s, v = torch.cat((s, s.new_full((empty,), unheard))), torch.cat((v, v.new_zeros(empty, dim)))
             o[request, h], lse[request, h] = s.softmax(0) @ v, s.logsumexp(0)
     return o, lse
 
@@ -53,6 +67,13 @@ def hand_case() -> tuple:
     cache = torch.tensor([5.0, 10, 20, 40, 1, 3]).view(3, 2, 1, 1).expand(3, 2, 1, 16)
     table, lengths = torch.tensor([[2, 0, -1]], dtype=torch.int32), torch.tensor([3], dtype=torch.int32)
     return fenced(torch.zeros(1, 1, 16)), fenced(cache), fenced(cache), table.to(DEVICE), lengths.to(DEVICE)
+
+
+def far_below(length: int) -> tuple:
+    """The pages and values of `hand_case`, `length` keys, whose scores are all −30,000."""
+    _, _, values, table, _ = hand_case()
+    q, keys = torch.full((1, 1, 16), 100.0), torch.full((3, 2, 1, 16), -75.0)
+    return fenced(q), fenced(keys), values, table, torch.tensor([length], dtype=torch.int32).to(DEVICE)
 
 
 def gemv_of(
@@ -90,7 +111,7 @@ def drawn_product(generator: np.random.Generator) -> tuple:
 
 
 def one_hot(*columns: int) -> Callable[[Attempt], None]:
-    """A stage: x = one 1 gives that column of the weight, to the last bit."""
+    """A stage: x = one 1 gives that column of the weight; another code would be off by a whole scale."""
 
     def stage(attempt: Attempt) -> None:
         data, scale = drawn_weight4(9, 3, 64, 32)
@@ -99,10 +120,10 @@ def one_hot(*columns: int) -> Callable[[Attempt], None]:
             x[column] = 1.0
             args = fenced(x), data, scale, 32
             got, want = attempt(*args), gemv_of(*args)
-            if not torch.equal(got, want):
+            if not bool(((got - want).abs() < 1e-3 * scale.min()).all()):
                 mistake = attempt.likely_mistake(args, got, want)
                 raise Fault(
-                    f"x is 1 at column {column} and 0 elsewhere, so y is that column of the weight, exactly; yours is "
+                    f"x is 1 at column {column} and 0 elsewhere, so y is that column of the weight; yours is "
                     f"another{': ' if mistake else ''}{mistake}"
                 )
 
@@ -146,9 +167,15 @@ EXERCISES = (
             trap(*drawn_cache(2, (8,), 1, 1, 4, 16), says="two full pages, in any order in memory"),
             trap(*drawn_cache(3, (4, 2), 1, 1, 2, 16), says="each request has a row of the table, `width` long"),
             trap(*drawn_cache(4, (4,), 4, 2, 4, 16), says="four heads share two KV heads"),
+            trap(*far_below(4), says="all scores are −30,000: the maximum of nothing is −inf"),
+            trap(*far_below(3), says="all scores are −30,000: a slot without a key must score −inf"),
             trap(*drawn_cache(5, (0, 1), 1, 1, 2, 16), says="a request without keys: o is 0, not 0/0"),
         ),
         mistakes=(
+            Mistake(
+                "−10,000 is a score too: a slot without a key must score −inf",
+                lambda *a: paged_of(*a, ghosts=1, unheard=-1e4),
+            ),
             Mistake(
                 "a page id counts pages: the slot is page · page size + offset",
                 lambda *a: paged_of(*a, slot=lambda page, position, size: page + position % size),

@@ -95,11 +95,13 @@ EXERCISES = (
             oracle(table_of((0.0, 0.0), (np.log(3), 0.0)), gives=table_of((0.5, 0.5), (0.75, 0.25))),
             trap(table_of((1.0, 2.0, 3.0)), says="BLOCK is 4 here: what is the score of a column that does not exist?"),
             trap(table_of((-50.0, -60.0, -51.0)), says="all scores lie far below 0, and a padded column does not"),
+            trap(table_of((-3e4, -3e4, -3e4)), says="scores may lie anywhere: only −inf is below all of them"),
             trap(table_of((200.0, 199.0)), says="exp(200) is no float32"),
             stays_inside(table_of((1.0, 2.0, 3.0))),
             agrees(drawn_rows, n=6),
         ),
         mistakes=(
+            Mistake("−10,000 is a score too: only −inf is below all of them", lambda x: softmaxed(x, pad=-1e4)),
             Mistake(
                 "the columns past the row count as scores of 0: load them with other=float('-inf')",
                 lambda x: softmaxed(x, pad=0.0),
@@ -147,6 +149,7 @@ EXERCISES = (
             trap(table_of((0.0, 0.0, 3.0, 4.0)), 2, says="the second tile holds the larger scores"),
             trap(table_of((4.0, 3.0, 0.0, 0.0)), 2, says="the first tile holds the larger scores"),
             trap(table_of((-9.0, -8.0, -7.0)), 2, says="the last tile is half full, and all scores lie below 0"),
+            trap(table_of((-3e4, -3e4, -3e4)), 2, says="scores may lie anywhere: the maximum of nothing is −inf"),
             trap(table_of((99.0, 98.0, -99.0, -99.0)), 2, says="m is the largest score so far, and never falls again"),
             stays_inside(table_of((1.0, 2.0, 3.0)), 2),
             trap(table_of((1.0, 2.0, 3.0), (3.0, 1.0, 2.0)), 2, says="two rows, and a tile that is half full"),

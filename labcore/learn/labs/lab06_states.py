@@ -62,6 +62,7 @@ def one_pass(*seeds: int) -> Callable[[Attempt], None]:
             state = number(-torch.inf), number(0.0), torch.zeros(3, dtype=torch.float64)
             for tile in range(0, 12, 4):
                 state = attempt(*state, scores[tile : tile + 4], values[tile : tile + 4])
+                state = tuple(torch.as_tensor(part, dtype=torch.float64) for part in state)  # floats will do
             m, l, acc = state
             if not (float((acc / l - scores.softmax(0) @ values).abs().max()) < 1e-12) or not (
                 abs(float(m + l.log() - scores.logsumexp(0))) < 1e-12
