@@ -24,6 +24,7 @@ COMMANDS = {
     "quiz": "labcore.learn.quiz_cli",
     "serve": "labcore.serving.cli",
 }
+EXTRAS = {"bench": "bench", "doctor": "test", "generate": "run", "quantize": "run", "quiz": "quiz", "serve": "run"}
 DESCRIPTION = "The engine, formulas and learning tools behind the book."
 
 
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("labcore"):
             raise
-        fix = f"python -m pip install {error.name}"
+        fix = f"{sys.executable} -m pip install 'labcore[{EXTRAS[arguments[0]]}]'"  # the extra pins what fits together
         return _complain(arguments, f"the package {error.name!r} is not installed; get it with: {fix}", 2)
     except KeyboardInterrupt:
         return _complain(arguments, "interrupted", 130)

@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import labcore
 from labcore.bench import hooks
-from labcore.cli import COMMANDS, main
+from labcore.cli import COMMANDS, EXTRAS, main
 
 SCRIPT = Path(sys.executable).with_name("labcore")
 
@@ -67,6 +68,7 @@ def test_doctor_reports_a_bad_setting_instead_of_stopping_at_it(monkeypatch, cap
         (["bench", "ceilings", "--threads", "0"], "--threads 0 is not between 1 and"),
         (["bench", "ceilings", "--threads", "100000"], "--threads 100000 is not between 1 and"),
         (["bench", "ceilings", "--out", __file__], "is a file; name a folder"),
+        (["bench", "ceilings", "--out", "/proc/nope"], "--out /proc/nope cannot be written to"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_2(arguments, says):
@@ -123,8 +125,12 @@ def test_a_missing_package_is_named_with_the_command_that_gets_it(monkeypatch, c
     monkeypatch.setattr("labcore.bench.doctor.run", needs_torch)
     assert main(["doctor"]) == 2
     assert capsys.readouterr().err == (
-        "labcore doctor: the package 'torch' is not installed; get it with: python -m pip install torch\n"
+        "labcore doctor: the package 'torch' is not installed; get it with: "
+        f"{sys.executable} -m pip install 'labcore[test]'\n"
     )
+    assert set(EXTRAS) == set(COMMANDS)
+    extras = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
+    assert set(EXTRAS.values()) <= set(extras["optional-dependencies"])
 
 
 def test_a_mistake_of_ours_is_not_disguised(monkeypatch):

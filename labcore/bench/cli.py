@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from labcore.bench import suites
 from labcore.bench.cuda_run import DeviceLost
-from labcore.bench.device import cuda_available, usable_threads
+from labcore.bench.device import check_threads, cuda_available, usable_threads
 from labcore.bench.record import write_run
 from labcore.bench.report import report
 from labcore.core.errors import InputError
@@ -37,10 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print the tables, write the run; 0 if every chosen suite ran, 1 if one failed."""
     threads = args.threads if args.threads is not None else min(2, usable_threads())
-    if not 1 <= threads <= usable_threads():
-        raise InputError(
-            f"--threads {threads} is not between 1 and the {usable_threads()} threads this process may use"
-        )
+    check_threads(threads)
     if args.device == "cuda" and not cuda_available():
         raise InputError("--device cuda: torch sees no NVIDIA GPU here; leave it out to measure the CPU")
     if args.out is not None and args.out.exists() and not args.out.is_dir():
@@ -49,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--rows, --resume and --budget are for --device cuda")
     if args.resume and (args.out is None or not (args.out / UNFINISHED).is_file()):
         raise InputError(f"--resume: there is no {UNFINISHED} in --out {args.out}; leave out --resume to begin anew")
+    if args.out is not None:
+        _check_writable(args.out)
     names = suites.choose(args.suite, args.device)
     on_cpu = args.device == "cpu"
     finished = suites.record(names, "cpu", threads, _say) if on_cpu else _record_cuda(args, names, threads)
@@ -57,6 +57,15 @@ def run(args: argparse.Namespace) -> int:
         print(f"\nwritten to {write_run(finished, args.out)}")
         (args.out / UNFINISHED).unlink(missing_ok=True)
     return 1 if any(one["why"].startswith("failed") for one in finished["skipped"]) else 0
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises InputError, before an hour of measuring, unless a file can be made in the folder, or where it will be."""
+    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise InputError(f"--out {folder} cannot be written to ({error.strerror}); name another folder") from None
 
 
 def _record_cuda(args: argparse.Namespace, names: list[str], threads: int) -> dict:

@@ -72,6 +72,12 @@ def usable_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def check_threads(count: int) -> None:
+    """Raises InputError unless this process may run `count` threads side by side."""
+    if not 1 <= count <= usable_threads():
+        raise InputError(f"--threads {count} is not between 1 and the {usable_threads()} threads this process may use")
+
+
 def memory_bytes() -> int | None:
     """Physical memory in bytes, None where the system does not say."""
     if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):

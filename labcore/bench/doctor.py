@@ -22,17 +22,17 @@ CHECKS = (
     "labcore.bench.doctor:browser",
     "labcore.bench.doctor:folders",
 )
-# distribution -> what it is for
+# distribution -> what it is for, and the extra of pyproject.toml that brings the right version of it
 PACKAGES = {
-    "numpy": "everything",
-    "torch": "the engine, the model and the labs",
-    "triton": "the GPU kernels of chapter 6",
-    "sympy": "formulas and chapters",
-    "matplotlib": "figures",
-    "jupyterlab": "the labs in a browser",
-    "jupyter-book": "building the HTML book",
-    "pytest": "the tests",
-    "transformers": "comparing with a peer",
+    "numpy": ("everything", ""),
+    "torch": ("the engine, the model and the labs", "run"),
+    "triton": ("the GPU kernels of chapter 6", "run"),
+    "sympy": ("formulas and chapters", "learn"),
+    "matplotlib": ("figures", "learn"),
+    "jupyterlab": ("the labs in a browser", ""),
+    "jupyter-book": ("building the HTML book", "book"),
+    "pytest": ("the tests", "test"),
+    "transformers": ("comparing with a peer", "test"),
 }
 CHROMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -51,11 +51,12 @@ def python_and_packages() -> Iterator[Finding]:
     found = device.versions()
     yield Finding("python", found["python"])
     yield Finding("labcore", found["labcore"])
-    for package, purpose in PACKAGES.items():
+    for package, (purpose, extra) in PACKAGES.items():
         if package == "triton" and not sys.platform.startswith("linux"):
             continue
         version = device.package_version(package)
-        missing = Finding(package, f"not installed; needed for {purpose}", f"python -m pip install {package}")
+        wanted = f"'labcore[{extra}]'" if extra else package
+        missing = Finding(package, f"not installed; needed for {purpose}", f"{sys.executable} -m pip install {wanted}")
         yield Finding(package, version) if version else missing
 
 

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from labcore.core.errors import InputError
+from labcore.bench.device import check_threads
 from labcore.core.sampling_params import SamplingParams
 
 STEPS = 4  # timed decode steps a sample
@@ -54,8 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from labcore.model.stats import parts_line
 
     if args.threads is not None:
-        if args.threads < 1:
-            raise InputError(f"--threads={args.threads}: must be 1 or more")
+        check_threads(args.threads)
         torch.set_num_threads(args.threads)
     speculative = args.speculative and {"method": args.speculative}
     llm = LLM(args.model, device=args.device, quantization=args.quantization, speculative=speculative)

@@ -10,7 +10,6 @@ So a machine without a network measures an 8B model; what such a model answers m
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import torch
 
@@ -73,13 +72,10 @@ def random_engine(
     return assemble(random_model(model, device=device, dtype=dtype, seed=seed), **options)
 
 
-def token_requests(
-    prompts: Iterable[Sequence[int]], lengths: Iterable[int], params: SamplingParams | None = None, name: str = "r"
-) -> list[Request]:
-    """One request a prompt of token ids, which answers with exactly so many tokens. params: None is greedy."""
-    params = params or SamplingParams(temperature=0)
+def token_requests(prompts: Iterable[Sequence[int]], lengths: Iterable[int], name: str = "r") -> list[Request]:
+    """One greedy request a prompt of token ids, which answers with exactly so many tokens."""
     return [
-        Request(f"{name}{i}", prompt, replace(params, max_tokens=length, ignore_eos=True, stop=(), stop_token_ids=()))
+        Request(f"{name}{i}", prompt, SamplingParams(temperature=0, max_tokens=length, ignore_eos=True))
         for i, (prompt, length) in enumerate(zip(prompts, lengths, strict=True))
     ]
 

@@ -61,7 +61,7 @@ def calendar(quizzes: Iterable[Quiz], start: date, interview: date | None = None
         first = min(rung for _, rung, _ in rows)
         entry(f"review-day-{first}", day, f"Review: {total} questions", "\n".join(lines))
     if interview is not None:
-        entry("interview", interview, "Interview", "The last review was before today. Good luck.")
+        entry("interview", interview, "Interview", "Good luck.")
     return found.to_ical()
 
 

@@ -43,7 +43,8 @@ def test_raw_continues_the_text_and_reads_standard_input(smollm2_path, capsys, m
     [
         (["x", "--temperature", "-1"], "labcore generate: temperature=-1.0: must be a finite number, 0 or more\n"),
         (["x", "--max-tokens", "0"], "labcore generate: max_tokens=0: must be an integer, 1 or more\n"),
-        (["x", "--threads", "0"], "labcore generate: --threads=0: must be 1 or more\n"),
+        (["x", "--threads", "0"], "labcore generate: --threads 0 is not between 1 and "),
+        (["x", "--threads", "100000"], "labcore generate: --threads 100000 is not between 1 and "),
         (["x", "--model", "nope"], "labcore generate: no model 'nope': "),
     ],
 )

@@ -122,6 +122,10 @@ def test_files_that_are_no_quiz_are_refused(tmp_path):
         with pytest.raises(DataError, match="03") as caught:
             quiz.load(path)
         assert sentence in str(caught.value)
+    path.write_bytes(b"title: \xff")
+    with pytest.raises(DataError, match=r"03\.yml is not YAML: 'utf-8' codec") as caught:
+        quiz.load(path)
+    assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match=r"try\.one: id: occurs twice"):
         quiz.load(write(tmp_path, ITEM, ITEM))
     with pytest.raises(DataError, match="cannot be read: No such file"):

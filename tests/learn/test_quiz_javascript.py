@@ -134,7 +134,13 @@ NUMBERS += [("1/8", "1", 0.125), (".5", "1", 0.5), ("99.5 %", "%", 99.5), ("12 G
 NUMBERS += [("11.3x", "×", 11.3), ("2.0 times", "×", 2), ("≈ 3.1", "1", 3.1), ("~170", "tokens", 170)]
 NUMBERS += [("108K", "tokens", 108000), ("≈ 1.5 ×", "×", 1.5), ("~2.5 GB", "GB", 2.5)]
 NO_NUMBERS = [("", "1", "Enter a number"), ("12 GiB", "GB", "in GB"), ("about 5", "1", "is not a number")]
-NO_NUMBERS += [("1e999", "1", "too large"), ("1.2.3", "1", "is not a number"), ("1/0", "1", "too large")]
+NO_NUMBERS += [("11,3", "1", "like 1,250, 11.3"), ("3,5", "GB", "like 1,250, 11.3"), ("0,5", "1", "like 1,250, 11.3")]
+NO_NUMBERS += [
+    ("3 1/2", "1", "is not a number"),
+    ("1e999", "1", "too large"),
+    ("1.2.3", "1", "is not a number"),
+    ("1/0", "1", "too large"),
+]
 NO_NUMBERS += [
     ("33 KiB", "B", "in B"),
     ("1.5e3K", "1", "is not a number"),

@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from labcore.core.errors import DataError
@@ -23,6 +22,7 @@ from labcore.learn.quiz import browser, fallback
 from labcore.learn.quiz.checks import variants
 from labcore.learn.quiz.text import fill, to_html
 from labcore.learn.widgets.base import Widget
+from labcore.learn.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from labcore.learn.quiz.schema import Item
@@ -109,9 +109,7 @@ class Paths(Strict):
 def load_paths(file: Path) -> Paths:
     """Read `book/paths.yml`. Raises DataError with one sentence naming the file and the field."""
     try:
-        return Paths.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        raise DataError(f"{file.name} is not YAML: {' '.join(str(error).split())}") from error
+        return Paths.model_validate(read_yaml(file))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the file"

@@ -25,7 +25,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from labcore import facts
@@ -35,6 +34,7 @@ from labcore.learn.quiz.expressions import check_name, parse
 from labcore.learn.quiz.schema import Computed, Graded, Samples, Text, Value
 from labcore.learn.quiz.text import fields, fill
 from labcore.learn.quiz.variants import resolve
+from labcore.learn.yaml_file import read_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -139,10 +139,7 @@ def load(path: Path) -> list[Problem]:
     Raises DataError naming the file, the problem and the field when one is missing, unknown or of the wrong type, when
     a text writes a name without a value or a comparison in `holds` is false, or when two problems share an id.
     """
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise DataError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from error
+    entries = read_yaml(path)
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{path.name} holds no list of problems; start each problem with '- id: …'")
     problems = [_problem(path.name, number, entry) for number, entry in enumerate(entries, 1)]

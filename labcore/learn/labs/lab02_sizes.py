@@ -19,7 +19,7 @@ SIZES = "num_hidden_layers", "num_attention_heads", "hidden_size"
 READ = *SIZES[:2], "num_key_value_heads", "head_dim", SIZES[2], "kv_lora_rank", "qk_rope_head_dim"
 READ = *READ, "use_sliding_window", "sliding_window", "layer_types"
 TOY = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 32}
-MODELS = LLAMA3_70B, LLAMA3_8B, LLAMA2_7B = tuple(facts.model(i) for i in ("llama-3-70b", "llama-3-8b", "llama-2-7b"))
+MODELS = LLAMA3_70B, LLAMA3_8B, *_ = tuple(facts.model(i) for i in ("llama-3-70b", "llama-3-8b", "llama-2-7b"))
 A100_GIB = facts.hardware("a100-80-sxm").capacity_bytes / 2**30
 
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from labcore.core.errors import DataError, InputError
 from labcore.learn.quiz import browser, checks, fallback
 from labcore.learn.quiz.schema import KINDS, Item
 from labcore.learn.widgets.base import Widget
+from labcore.learn.yaml_file import read_yaml
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,7 @@ def load(path: str | Path) -> Quiz:
     none, a name without a value, a distractor that equals the answer for some draw, an id used twice.
     """
     path = Path(path)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise DataError(f"{path.name} is not YAML: {' '.join(str(error).split())}") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    raw = read_yaml(path)
     if not isinstance(raw, dict) or set(raw) != {"title", "items"} or not isinstance(raw["items"], list):
         raise DataError(f"{path.name} must hold `title: …` and `items:` with a list, and nothing else")
     items = tuple(_item(path.name, number, entry) for number, entry in enumerate(raw["items"], 1))

@@ -34,11 +34,12 @@
     const typed = text.trim().replace(/[−–]/g, "-");
     if (!typed) return { error: "Enter a number." };
     const bare = unit !== "1" && typed.endsWith(unit) ? typed.slice(0, -unit.length) : typed;
+    const unclear = /\d,(?!\d{3}(?!\d))|\d\s+\d+\//.test(bare); // a comma groups thousands; “11,3” and “3 1/2” are asked for again
     const plain = bare.replace(/[\s,_]|^[≈~]|(?:[×x]|times)\s*$/g, "").replace(/[×x*]10(?:\^|\*\*)|K$/, (s) => (s === "K" ? "e3" : "e"));
-    const match = /^([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)(?:\/(\d+(?:\.\d+)?))?$/i.exec(plain);
+    const match = !unclear && /^([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)(?:\/(\d+(?:\.\d+)?))?$/i.exec(plain);
     if (!match) {
       const hasUnit = /^[-+\d.,e\s]+\D+$/i.test(typed);
-      return { error: hasUnit && unit !== "1" ? `Give the number in ${unit}; the box has its unit already.` : `“${typed}” is not a number; write it like 1,250 or 3.2e5.` };
+      return { error: hasUnit && unit !== "1" ? `Give the number in ${unit}; the box has its unit already.` : `“${typed}” is not a number; write it like 1,250, 11.3 or 3.2e5.` };
     }
     const value = Number(match[1]) / (match[2] ? Number(match[2]) : 1);
     return Number.isFinite(value) ? { value } : { error: `“${typed}” is too large to be meant.` };

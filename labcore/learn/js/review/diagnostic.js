@@ -1,4 +1,4 @@
-// The Diagnostic component: a dozen questions without feedback in between, then a score, a path and its days.
+// The Diagnostic component: questions without feedback in between, then a score, a path and its days.
 // spec: { quiz, paths, topics, section_minutes, review }, see labcore/learn/book_ext/diagnostic.py. Kept under labcore.v1.diagnostic:
 // { day, n, answers: { item id: "right" | "wrong" | "skipped" }, path: what the reader chose instead, or null }.
 (function (W) {

@@ -38,11 +38,11 @@
   }
 
   function timeLeft(interview, day) {
-    if (!interview) return "With a date, every wait is shortened so that the last review falls before it.";
+    if (!interview) return "With a date five days off or more, the last review falls before it.";
     const left = ladder.between(day, interview);
     if (left < 0) return "That day has passed; the ladder runs at its ordinary pace.";
     if (left === 0) return "That is today. Good luck.";
-    return `${many(left, "day")} left${left <= 21 ? "; waits are shortened to fit." : "; the whole ladder fits."}`;
+    return `${many(left, "day")} left${left < 5 ? "." : left <= 21 ? "; waits are shortened to fit." : "; the whole ladder fits."}`;
   }
 
   // The date stays in place while the rest is drawn anew: a date typed digit by digit changes at every digit.

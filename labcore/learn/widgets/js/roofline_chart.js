@@ -41,7 +41,7 @@
       nodes.push(charts.text(box.right - 2, y(roof.F) - 8, `${roof.label} ${ui.format(roof.F, "FLOP/s")}`, { "text-anchor": "end", class: roof.main ? "lc-label" : "lc-tick" }));
       if (roof.main) {
         nodes.push(charts.line(x(ridge), y(roof.F), x(ridge), box.bottom, "lc-ridge"));
-        nodes.push(charts.text(x(ridge) + 6, box.bottom - 9, `ridge ${number(ridge)} FLOP/B`, ridgeSide(x(ridge), box)));
+        nodes.push(charts.text(x(ridge) + 6, box.bottom - 9, `ridge ${number(ridge)}${width < 480 ? "" : " FLOP/B"}`, ridgeSide(x(ridge), box)));
       }
     }
     const slope = (Math.atan2(y(x.low * 10 * beta) - y(x.low * beta), x(x.low * 10) - x(x.low)) * 180) / Math.PI;
