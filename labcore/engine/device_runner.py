@@ -130,11 +130,10 @@ class DeviceRunner(ModelRunner):
             logits = logits[places["drawn"]]
         if here:
             launched.drawn = [wanted[i] for i in here]
-            draws = [self.draws[one.request.request_id] for one in launched.drawn]
-            tokens = draw(logits, draws, [one.start + one.num_tokens for one in launched.drawn])
-            rows = np.array([self.batch.rows[one.request.request_id] for one in launched.drawn])
-            self.newest[upload({"rows": rows}, tokens.device)["rows"]] = tokens
-            launched.tokens = ToHost(tokens)
+            names = [one.request.request_id for one in launched.drawn]
+            positions = [one.start + one.num_tokens for one in launched.drawn]
+            draws, rows = [self.draws[name] for name in names], [self.batch.rows[name] for name in names]
+            launched.tokens = ToHost(draw(logits, draws, positions, rows, self.newest))
 
     def _draw_of(self, one: ScheduledRequest) -> Draw | None:
         name = one.request.request_id

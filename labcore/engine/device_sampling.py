@@ -48,8 +48,10 @@ def new_draw(params: SamplingParams) -> Draw | None:
     return Draw(temperature, min(params.top_k, MOST), max(params.top_p, LEAST), seed)
 
 
-def draw(logits: Tensor, draws: Sequence[Draw], positions: Sequence[int]) -> Tensor:
-    """Token ids, int64 [rows], from logits [rows, vocab]; -1 where no logit is finite.
+def draw(
+    logits: Tensor, draws: Sequence[Draw], positions: Sequence[int], places: Sequence[int], newest: Tensor
+) -> Tensor:
+    """Token ids, int64 [rows], from logits [rows, vocab]; -1 where no logit is finite. `newest` gets them at `places`.
 
     positions: of the tokens to be drawn, each counted from the beginning of its request.
     """
@@ -58,12 +60,17 @@ def draw(logits: Tensor, draws: Sequence[Draw], positions: Sequence[int]) -> Ten
         "temperature": np.array(temperature, np.float32),
         "seed": np.array(seed, np.int64),
         "position": np.array(positions, np.int64),
+        "places": np.array(places, np.int64),
     }
     if any(top_k):
         arrays["top_k"] = np.array(top_k, np.int32)
     if min(top_p) < 1:
         arrays["top_p"] = np.array(top_p, np.float32)
-    return sample(logits, **upload(arrays, logits.device))
+    there = upload(arrays, logits.device)  # one copy for all: each costs the host more than its bytes
+    places = there.pop("places")
+    tokens = sample(logits, **there)
+    newest[places] = tokens
+    return tokens
 
 
 class ToHost:

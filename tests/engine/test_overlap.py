@@ -303,6 +303,15 @@ def test_an_interruption_while_launching_leaves_what_runs():
     assert last.finish_reason == "length" and last.num_output_tokens == 3
 
 
+def drawn(logits, params, position):
+    """Tokens of rows with these parameters, as `newest` has them in the places 1, 3, 5, …"""
+    rows = [device_sampling.new_draw(one) for one in params]
+    places, newest = [2 * row + 1 for row in range(len(rows))], torch.full((2 * len(rows),), -7)
+    tokens = device_sampling.draw(logits, rows, [position] * len(rows), places, newest)
+    assert newest[places].equal(tokens) and (newest[::2] == -7).all()
+    return tokens.tolist()
+
+
 @pytest.mark.parametrize(
     ("extreme", "like"),
     [
@@ -317,21 +326,18 @@ def test_an_interruption_while_launching_leaves_what_runs():
 def test_parameters_that_float32_and_int32_do_not_hold(extreme, like):
     logits = torch.randn(1, 5000, generator=torch.Generator().manual_seed(1))
     logits[:, ::2] = -torch.inf
-    found = [
-        device_sampling.draw(logits, [device_sampling.new_draw(SamplingParams(**{"seed": 2**63 - 1} | one))], [7])
-        for one in (extreme, like)
-    ]
-    assert found[0].item() == found[1].item() >= 0
+    found = [drawn(logits, [SamplingParams(**{"seed": 2**63 - 1} | one)], 7) for one in (extreme, like)]
+    assert found[0] == found[1] and found[0][0] >= 0
 
 
 @pytest.mark.parametrize("cut", [{"top_k": 1}, {"top_p": 1e-6}])
 def test_a_row_that_is_cut_beside_one_that_is_not(cut):
     logits = torch.zeros(2, 5000)
     logits[:, 77] = 0.5
-    both = [device_sampling.new_draw(SamplingParams(seed=1, **one)) for one in (cut, {})]
-    found = device_sampling.draw(logits, both, [3, 3]).tolist()
+    both = [SamplingParams(seed=1, **one) for one in (cut, {})]
+    found = drawn(logits, both, 3)
     assert found[0] == 77 != found[1]
-    assert device_sampling.draw(logits, both[::-1], [3, 3]).tolist() == found[::-1]
+    assert drawn(logits, both[::-1], 3) == found[::-1]
 
 
 def test_an_id_that_comes_again_is_drawn_as_it_asks_now():
