@@ -7,6 +7,7 @@ read. Nothing is lost, and nothing is saved but reads. Source: arXiv:2406.10774,
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from labcore.core.errors import InputError
 from labcore.kv.contiguous import Span, causal_attention
@@ -69,24 +70,42 @@ class QuestKVCache(LossyKVCache):
         n_pages = -(-total // self.page_size)
         if layer < self.dense_layers or n_pages <= self.pages:
             return causal_attention(q, keys[:, :total], values[:, :total])[0]
-        pages = self.choose(layer, slot, q, n_pages)
+        pages = self.choose(layer, slot, q, total)
         tokens = (pages[..., None] * self.page_size + torch.arange(self.page_size, device=self.device)).flatten(1)
         tokens = tokens[:, : (self.pages - 1) * self.page_size + total - (n_pages - 1) * self.page_size]
         heads = torch.arange(len(tokens), device=self.device)[:, None]
         return causal_attention(q, keys[heads, tokens], values[heads, tokens])[0]
 
-    def choose(self, layer: int, slot: int, q: Tensor, n_pages: int) -> Tensor:
-        """int64 [n_kv_heads, pages]: the pages that q [1, n_heads, head_dim] reads, in the order of the text.
+    def choose(self, layer: int, slot: int, q: Tensor, total: int) -> Tensor:
+        """int64 [n_kv_heads, pages]: the pages of `total` tokens that q [1, n_heads, head_dim] reads, in text order.
 
         The newest page is always among them, and so the last, which is the only one that may be partly filled.
         """
+        n_pages = -(-total // self.page_size)
         least, greatest = (one[layer, slot, :, :n_pages].transpose(1, 2) for one in (self.least, self.greatest))
         queries = q.reshape(least.shape[0], -1, q.shape[2])
         bounds = queries.clamp(min=0) @ greatest + queries.clamp(max=0) @ least  # the sum of max(q·least, q·greatest)
-        bounds = bounds.sum(1)
-        bounds[:, -1] = torch.inf
-        return bounds.topk(self.pages).indices.sort(dim=-1).values
+        return self._largest(bounds.sum(1))
+
+    def _largest(self, scores: Tensor) -> Tensor:
+        """Of scores [n_kv_heads, n_pages] the largest, and the newest page."""
+        scores[:, -1] = torch.inf
+        return scores.topk(self.pages).indices.sort(dim=-1).values
 
     def can_truncate(self, slot: int, length: int) -> bool:
         """At a page boundary: the bounds of a page that is cut in two would stay those of the whole."""
         return length % self.page_size == 0
+
+
+class ClairvoyantKVCache(QuestKVCache):
+    """Quest's pages, chosen by the attention they really get: what a perfect index would read with the same budget.
+
+    It reads every key to choose, so it saves nothing; it tells a budget that is too small from an index that is wrong.
+    """
+
+    def choose(self, layer: int, slot: int, q: Tensor, total: int) -> Tensor:
+        """The pages with the largest sum of attention weights over the queries that share a key head."""
+        keys = self.keys[layer, slot, :, :total]
+        queries = q.reshape(len(keys), -1, q.shape[2])
+        weights = (queries @ keys.mT / q.shape[2] ** 0.5).softmax(-1).sum(1)
+        return self._largest(pad(weights, (0, -total % self.page_size)).unflatten(-1, (-1, self.page_size)).sum(-1))

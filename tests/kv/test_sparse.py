@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from labcore.core.errors import InputError  # noqa: E402
 from labcore.formulas import formula  # noqa: E402
-from labcore.kv.sparse import QuestKVCache  # noqa: E402
+from labcore.kv.sparse import ClairvoyantKVCache, QuestKVCache  # noqa: E402
 from tests.kv.lossy_caches import (  # noqa: E402
     CAPACITY,
     DIM,
@@ -57,6 +57,25 @@ def test_quest_is_its_rule(page_size, pages, seed):
         for token in range(0, CAPACITY, 3):
             expected = by_definition(q[token], k[: token + 1], v[: token + 1], page_size, pages)
             torch.testing.assert_close(found[layer, token], expected, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=8)
+@given(page_size=st.integers(1, 7), pages=st.integers(1, 4), seed=st.integers(0, 99))
+def test_the_clairvoyant_reads_the_pages_with_most_attention(page_size, pages, seed):
+    sequence, positions, size = random_qkv(CAPACITY, seed), torch.arange(CAPACITY), {"slots": 1, "capacity": CAPACITY}
+    cache = ClairvoyantKVCache(*SHAPE, page_size=page_size, pages=pages, dense_layers=0, **size)
+    found = decode(cache, sequence)
+    for layer, (q, k, v) in enumerate(sequence):
+        q, k = rope(q, positions), rope(k, positions)
+        for token in range(0, CAPACITY, 3):
+            split = list(torch.arange(token + 1).split(page_size))
+            for head in range(KV_HEADS):
+                mine = slice(head * GROUP, (head + 1) * GROUP)
+                weights = (q[token, mine] @ k[: token + 1, head].T * DIM**-0.5).softmax(-1).sum(0)
+                best = sorted(range(len(split) - 1), key=lambda i: -float(weights[split[i]].sum()))[: pages - 1]
+                read = torch.cat([split[i] for i in (*best, len(split) - 1)])
+                expected = attention(q[token], k[read], v[read])[mine]
+                torch.testing.assert_close(found[layer, token, mine], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_first_layers_read_everything():
