@@ -36,7 +36,8 @@ def test_no_figure_is_typed(problem):
 def test_the_page_has_no_field_left_and_closes_what_it_opens(problem):
     page = practice_page.markdown(problem)
     assert not FIELD.search(re.sub(r"\$[^$]+\$", "", page).replace("{dropdown}", ""))
-    assert not [math for math in re.findall(r"\$[^$]+\$", page) if re.search(r"\{\w+:[^{}]*\}", math)]  # math is not filled
+    in_math = [math for math in re.findall(r"\$[^$]+\$", page) if re.search(r"\{\w+:[^{}]*\}", math)]
+    assert not in_math, "what stands in math is not filled"
     fences = re.findall(r"^(:{5,6})(\{dropdown\})?", page, re.M)
     assert sum(bool(opens) for _, opens in fences) * 2 == len(fences)
 
