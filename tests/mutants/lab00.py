@@ -224,3 +224,14 @@ def allows_one_and_a_half_percent(claimed, peak, bandwidth):
 @mutant("units.falsify", says="expected text")
 def answers_yes_or_no(claimed, peak, bandwidth):
     return abs(claimed / (peak / bandwidth) - 1) <= 0.02
+
+
+@mutant("units.falsify", says="a ridge is seldom a whole number")
+def rounds_the_ridge(claimed, peak, bandwidth):
+    return _nearly(claimed / round(peak / bandwidth), 0.02)
+
+
+@mutant("units.falsify", says="each of the three factors has its own 2 %")
+def seven_times_is_bits_for_bytes(claimed, peak, bandwidth):
+    ratio = claimed / (peak / bandwidth)
+    return "bits for bytes" if 6.86 <= ratio <= 8.16 else _nearly(ratio, 0.02)

@@ -329,3 +329,50 @@ def leaves_out_the_flops_of_attention(model, claimed, peak, bandwidth, bytes_per
 def rounds_up_to_whole_sequences(model, context, ridge, bytes_per_weight):
     found = crossover_kv(model, context, ridge, bytes_per_weight)
     return None if found is None else math.ceil(found)
+
+
+@mutant("roofline.linear_cost", says="gave (240, 236), expected (240, 196)")
+def result_as_wide_as_the_product(W, X):
+    return 2 * W.size * X.shape[1], W.nbytes + X.nbytes + (W @ X).nbytes
+
+
+@mutant("roofline.crossover_kv", says="raised ZeroDivisionError")
+def divides_by_a_spare_of_nothing(model, context, ridge, bytes_per_weight):
+    spare = _own(model, context) - ridge * context * model.kv_bytes_per_token()
+    return None if spare < 0 else ridge * bytes_per_weight * model.parameters() / spare
+
+
+@mutant("roofline.experts_hit", says="k is not always 2")
+def the_first_two_experts(routing):
+    return float(np.mean([np.unique(step[:, :2]).size for step in routing]))
+
+
+def _refuted(model, claimed, ridge, bytes_per_weight, contexts, flops=4, kv_width=2):
+    """The first context whose step stays below `ridge`, with parts of its intensity replaced."""
+    for context in contexts:
+        attention = flops * model.n_layers * model.n_heads * model.head_dim * context
+        read = claimed * context * model.kv_bytes_per_token(kv_width)
+        if claimed * (2 * model.parameters() + attention) / (bytes_per_weight * model.parameters() + read) < ridge:
+            return claimed, context
+    return None
+
+
+@mutant("roofline.falsify", says="10 sequences of 1 reach 5.00004 FLOP/B")
+def no_context_below_128(model, claimed, peak, bandwidth, bytes_per_weight):
+    return _refuted(model, claimed, peak / bandwidth, bytes_per_weight, (128, model.context))
+
+
+@mutant("roofline.falsify", says="10,000 sequences of 4,096 reach 109.656 FLOP/B")
+def doubles_the_flops_of_attention(model, claimed, peak, bandwidth, bytes_per_weight):
+    return _refuted(model, claimed, peak / bandwidth, bytes_per_weight, (1, model.context), flops=8)
+
+
+@mutant("roofline.falsify", says="20 sequences of 32,768 reach 5.51308 FLOP/B")
+def every_context_ends_at_4096(model, claimed, peak, bandwidth, bytes_per_weight):
+    return _refuted(model, claimed, peak / bandwidth, bytes_per_weight, (1, 4096))
+
+
+@mutant("roofline.falsify", says="100 sequences of 4,096 reach 88.136 FLOP/B")
+def cache_as_narrow_as_the_weights(model, claimed, peak, bandwidth, bytes_per_weight):
+    contexts = 1, model.context
+    return _refuted(model, claimed, peak / bandwidth, bytes_per_weight, contexts, kv_width=bytes_per_weight)

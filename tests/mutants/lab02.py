@@ -301,7 +301,7 @@ def fills_the_card(model, context, n_gpu, card_gib, fraction, overhead_gb):
     return _fit(model, context, n_gpu, card_gib * GIB, 1, overhead_gb * GB)
 
 
-@mutant("kv.fit", says="a GPU keeps a whole head, so the cache stops shrinking")
+@mutant("kv.fit", says="a GPU keeps whole heads, at least one")
 def splits_heads(model, context, n_gpu, card_gib, fraction, overhead_gb):
     return _fit(model, context, n_gpu, card_gib * GIB, fraction, overhead_gb * GB, heads=model.n_kv_heads / n_gpu)
 
@@ -593,3 +593,101 @@ def names_too_few_layers(calculator):
 @mutant("kv.falsify", says="describes no model")
 def leaves_out_the_heads(calculator):
     return {"num_hidden_layers": 32, "hidden_size": 4096}, 100
+
+
+@mutant("kv.attention", says="head_dim is 9 here")
+def half_of_head_dim_divides(q, keys, values):
+    return _attention(q, keys, values, scale=2 / q.shape[2])
+
+
+@mutant("kv.attention", says="a hidden key weighs nothing however low the others are")
+def hides_keys_with_minus_1e9(q, keys, values):
+    group = q.shape[1] // keys.shape[0]
+    keys, values = (x.repeat_interleave(group, 0) for x in (keys, values))
+    scores = torch.einsum("nhd,htd->hnt", q, keys) * q.shape[2] ** -0.5
+    hidden = ~torch.ones(scores.shape[1:], dtype=torch.bool).tril(keys.shape[1] - q.shape[0])
+    return torch.einsum("hnt,htd->nhd", scores.masked_fill(hidden, -1e9).softmax(-1), values)
+
+
+@mutant("kv.attention", says="mask before the maximum and the softmax")
+def masks_after_the_softmax(q, keys, values):
+    group = q.shape[1] // keys.shape[0]
+    keys, values = (x.repeat_interleave(group, 0) for x in (keys, values))
+    weights = (torch.einsum("nhd,htd->hnt", q, keys) * q.shape[2] ** -0.5).softmax(-1)
+    weights = weights.tril(keys.shape[1] - q.shape[0])
+    return torch.einsum("hnt,htd->nhd", weights / weights.sum(-1, keepdim=True), values)
+
+
+@mutant("kv.debug_stream", says="the first token behind the sinks lies in the first slot behind them")
+def ring_begins_elsewhere(model, token_ids, sinks, window):
+    return _stream(
+        model,
+        token_ids,
+        sinks,
+        window,
+        slot=lambda seen: seen if seen < sinks else sinks + (seen + sinks) % window,
+        position=lambda seen: seen,
+        held=lambda seen: min(seen + 1, sinks + window),
+    )
+
+
+@mutant("kv.config_bytes", says="MLA keeps a latent for every token, and there are 1,000")
+def one_latent_in_all(config, tokens):
+    return right_bytes(config, 1 if config.get("kv_lora_rank") else tokens)
+
+
+def _relabelled(config, label):
+    """The config with other names for its layers."""
+    kinds = config.get("layer_types")
+    return config | {"layer_types": kinds and [label(kind) for kind in kinds]}
+
+
+@mutant("kv.config_bytes", says="gave 512, expected 896")
+def all_but_full_attention_slides(config, tokens):
+    kind = {"full_attention": "full_attention"}
+    return right_bytes(_relabelled(config, lambda name: kind.get(name, "sliding_attention")), tokens)
+
+
+@mutant("kv.config_bytes", says="gave 1280, expected 512")
+def the_switch_only_switches_off(config, tokens):
+    return right_bytes(config | {"use_sliding_window": "use_sliding_window" not in config}, tokens)
+
+
+@mutant("kv.fit", says="8 KV heads on 6 GPUs")
+def rounds_heads_to_the_nearest(model, context, n_gpu, card_gib, fraction, overhead_gb):
+    heads = max(1, round(model.n_kv_heads / n_gpu))
+    return _fit(model, context, n_gpu, card_gib * GIB, fraction, overhead_gb * GB, heads=heads)
+
+
+@mutant("kv.fit", says="one KV head, of 64 channels")
+def every_head_is_128_wide(model, context, n_gpu, card_gib, fraction, overhead_gb):
+    heads = -(-model.n_kv_heads // n_gpu) * 128 / model.head_dim
+    return _fit(model, context, n_gpu, card_gib * GIB, fraction, overhead_gb * GB, heads=heads)
+
+
+@mutant("kv.absorb", says="exp of the first overflows")
+def exp_without_the_maximum(q_nope, q_rope, latent, k_rope, W_uk, W_uv):
+    scores = torch.einsum("hd,hdc->hc", q_nope, W_uk) @ latent.T + q_rope @ k_rope.T
+    weights = (scores / (q_nope.shape[1] + q_rope.shape[1]) ** 0.5).exp()
+    return torch.einsum("hc,hvc->hv", weights / weights.sum(-1, keepdim=True) @ latent, W_uv)
+
+
+@mutant("kv.quantize", says="a scale has no least value")
+def least_scale_of_1e_8(x, bits, axis, group):
+    groups = x.unflatten(axis, (x.shape[axis] // group, group))
+    zero = groups.amin(axis, keepdim=True)
+    scale = ((groups.amax(axis, keepdim=True) - zero) / (2**bits - 1)).clamp(min=1e-8)
+    codes = ((groups - zero) / scale).round().to(torch.uint8)
+    return codes.flatten(axis - 1, axis), scale.squeeze(axis), zero.squeeze(axis)
+
+
+@mutant("kv.falsify", says="finds 6 % too little everywhere")
+def allows_ten_percent(calculator):
+    gallery = [LLAMA, QWEN, DEEPSEEK, MISTRAL, GEMMA, MISTRAL | {"use_sliding_window": False}]
+    return _search(calculator, gallery, tolerance=0.1)
+
+
+@mutant("kv.falsify", says="calculator K)")
+def allows_three_percent(calculator):
+    gallery = [LLAMA, QWEN, DEEPSEEK, MISTRAL, GEMMA, MISTRAL | {"use_sliding_window": False}]
+    return _search(calculator, gallery, tolerance=0.03)

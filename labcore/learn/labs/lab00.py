@@ -283,12 +283,14 @@ register(
             trap(820.0, 1e14, 1e12, says="2 % of itself: eight times the ridge is 784 to 816 here"),
             trap(98.1, 1e14, 1e12, says="1.9 % off is still rounding"),
             trap(203.8, 1e14, 1e12, says="1.9 % off the double is still rounding"),
+            trap(2.5, 2.5e12, 1e12, says="a ridge is seldom a whole number: 2.5 here, not 2; do not round it first"),
             agrees(
                 lambda g: (
-                    float(g.choice([1, 2, 8, 3, 0.5, 4, 1.2]) * g.uniform(0.985, 1.015) * 200),
-                    2e14 * (scale := float(g.uniform(0.1, 9))),
-                    1e12 * scale,
-                )
+                    float(g.choice([1, 2, 8, 3, 0.5, 7]) * g.uniform(0.95, 1.05)) * (true := float(g.uniform(1, 400))),
+                    true * (bandwidth := float(g.uniform(1e11, 9e12))),
+                    bandwidth,
+                ),
+                says="each of the three factors has its own 2 %, above and below",
             ),
         ),
         hints=(

@@ -16,7 +16,9 @@ A100, LAPTOP = facts.hardware("a100-80-sxm"), facts.hardware("laptop")
 R_A100 = A100.flops("bf16") / A100.bandwidth
 R_LAPTOP = LAPTOP.flops("fp32") / LAPTOP.bandwidth
 LLAMA2_70B, FALCON = facts.model("llama-2-70b"), facts.model("falcon-7b")
-MODELS = (facts.model("llama-2-7b"), LLAMA2_70B, facts.model("llama-3-8b"), FALCON)
+LLAMA3_8B = facts.model("llama-3-8b")
+MODELS = (facts.model("llama-2-7b"), LLAMA2_70B, LLAMA3_8B, FALCON)
+BRINK = 2 * LLAMA3_8B.parameters() / 2**28 + 4  # FLOP/B of a sequence of 2,048 tokens alone; its cache has 2^28 bytes
 
 
 def arrays(d_out, d_in, tokens, weights="float16", activations="float16"):
@@ -79,9 +81,10 @@ EXERCISES = (
             oracle(*arrays(1, 1, 1), gives=(2, 6)),
             oracle(*arrays(4, 6, 2), gives=(96, 88)),
             trap(*arrays(4, 6, 5, "int8"), says="W has 1 byte an element here, X and Y have 2"),
+            trap(*arrays(4, 6, 5, "float32"), says="W is the wider one here, and Y still has X's 2 bytes an element"),
             agrees(
                 lambda g: arrays(
-                    *(int(n) for n in g.integers(1, 9, 3)), g.choice(["int8", "float16"]), g.choice(["float16", "f4"])
+                    *(int(n) for n in g.integers(1, 9, 3)), g.choice(["int8", "f2", "f4"]), g.choice(["f2", "f4"])
                 )
             ),
         ),
@@ -235,6 +238,7 @@ EXERCISES = (
             trap(LLAMA2_70B, 1024, R_A100, 2, says="compare FLOP per sequence and bytes per sequence with the spec"),
             trap(LLAMA2_70B, 1024, R_A100, 0.5, says="b_w is the width of the weights alone"),
             no_crossover(LLAMA2_70B, 4096, R_A100, 2),
+            no_crossover(LLAMA3_8B, 2048, BRINK, 2),  # a sequence's own FLOP/B is the ridge: the weights keep it below
             crossover_exists(
                 LLAMA2_70B,
                 2800,

@@ -27,8 +27,12 @@ def refutes(model, claimed, peak, bandwidth, bytes_per_weight):
     def stage(attempt: Attempt) -> None:
         got, call = attempt(*args), attempt.call(args)
         if got is None:
-            if ref.counterexample(*args) is not None:
-                raise Fault(f"{call} gave None, but the claim is false: try both ends of the context")
+            if (found := ref.counterexample(*args)) is not None:
+                reached = ref.step_intensity(model, *found, bytes_per_weight)
+                raise Fault(
+                    f"{call} gave None, but the claim is false: try both ends of the context; {found[0]:,} sequences "
+                    f"of {found[1]:,} reach {reached:.6g} FLOP/B, and the ridge is {peak / bandwidth:.6g}"
+                )
             return
         try:
             batch, context = map(operator.index, got)
@@ -132,7 +136,12 @@ EXERCISES = (
             oracle(np.array([[[0, 1], [1, 2]]]), gives=3.0),
             oracle(np.array([[[0, 1], [0, 1], [1, 0]], [[0, 1], [1, 2], [2, 0]], [[1, 2], [2, 3], [3, 4]]]), gives=3.0),
             trap(np.array([[[3, 90]], [[3, 90]]]), says="two experts are read in each step, whatever their numbers"),
-            agrees(lambda g: (np.argsort(g.random((4, int(g.integers(2, 12)), 16)), axis=-1)[..., :2] ** 2 // 4,)),
+            agrees(
+                lambda g: (
+                    np.argsort(g.random((4, int(g.integers(2, 12)), 16)), axis=-1)[..., : int(g.integers(1, 5))] ** 2,
+                ),
+                says="all k experts of a token count, and k is not always 2",
+            ),
         ),
         mistakes=(
             Mistake("experts that two tokens share are read once", lambda r: float(r.shape[1] * r.shape[2])),
@@ -233,10 +242,11 @@ EXERCISES = (
             refutes(LLAMA2_70B, 156, *H100_BF16, 2),
             refutes(LLAMA2_70B, 40, *A100_BF16, 0.5),
             refutes(LLAMA3, 300, *A100_BF16, 2),
-            refutes(LLAMA2_70B, 10, 5.05e11, 1e11, 4),  # attention does more FLOP/B than the ridge: only L = 1 refutes
-            refutes(
-                LLAMA2_70B, 10_000, 107e12, 1e12, 2
-            ),  # holds by attention's own FLOP alone: 109.7, not 101.7 FLOP/B
+            refutes(LLAMA2_70B, 10_000, 109.67e12, 1e12, 2),  # only the longest context refutes, by 0.01 FLOP/B
+            refutes(MISTRAL, 20, 7.3e11, 1e11, 4),  # from 9,041 tokens on; its context ends at 32,768
+            refutes(LLAMA2_70B, 100, *A100_BF16, 0.5),  # a cache of 0.5 bytes an element would bear the claim out
+            refutes(LLAMA2_70B, 10, 5.00005e11, 1e11, 4),  # attention is above the ridge: only L = 1 refutes
+            refutes(LLAMA2_70B, 10_000, 107e12, 1e12, 2),  # holds, thanks to attention's FLOP: 109.7, not 101.7
             refutes(MISTRAL, 20, *LAPTOP_FP32, 4),
             refutes(SMOLLM2, 12, *LAPTOP_FP32, 4),
         ),
@@ -249,5 +259,6 @@ EXERCISES = (
         difficulty=3,
         importance=3,
         minutes=(8, 12),
+        seconds=20.0,
     ),
 )

@@ -145,9 +145,10 @@ def step_of(values: list[float]) -> Tensor:
 
 
 def drawn_attention(generator) -> tuple[Tensor, Tensor, Tensor]:
-    """q, keys and values with a past of 0 to 4 tokens, 1 to 4 new ones, up to 3 KV heads and 3 query heads on each."""
-    past, new, n_kv, group = (int(generator.integers(low, high)) for low, high in ((0, 5), (1, 5), (1, 4), (1, 4)))
-    shapes = (new, n_kv * group, 4), (n_kv, past + new, 4), (n_kv, past + new, 4)
+    """q, keys, values: 0 to 4 past tokens, 1 to 4 new ones, up to 3 KV heads, 3 query heads on each, 8 channels."""
+    ranges = (0, 5), (1, 5), (1, 4), (1, 4), (1, 9)
+    past, new, n_kv, group, width = (int(generator.integers(low, high)) for low, high in ranges)
+    shapes = (new, n_kv * group, width), (n_kv, past + new, width), (n_kv, past + new, width)
     return tuple(torch.tensor(generator.standard_normal(shape), dtype=torch.float32) for shape in shapes)
 
 
@@ -246,6 +247,28 @@ EXERCISES = (
                 says="one key dwarfs the other; its value comes through alone",
                 gives=torch.full((1, 1, 1), 5.0),
             ),
+            trap(
+                torch.tensor([[[3.0] + [0.0] * 8]]),
+                torch.eye(2, 9)[None],
+                torch.tensor([[[1.0] * 9, [0.0] * 9]]),
+                says="head_dim is 9 here: the scores are 3/√9 = 1 and 0",
+                gives=torch.full((1, 1, 9), 0.7310586),
+            ),
+            trap(
+                torch.full((2, 1, 1), 3e4),
+                step_of([-1e5, -1e5]),
+                step_of([5.0, 7.0]),
+                says="all scores are −3·10⁹: a hidden key weighs nothing however low the others are, so hide it with "
+                "−inf; and no maximum starts at 0",
+                gives=torch.tensor([5.0, 6.0])[:, None, None],
+            ),
+            trap(
+                torch.full((2, 1, 1), 300.0),
+                step_of([900.0, 1000.0]),
+                step_of([5.0, 7.0]),
+                says="the key hidden from query 0 scores far above its own: mask before the maximum and the softmax",
+                gives=torch.tensor([5.0, 7.0])[:, None, None],
+            ),
             agrees(drawn_attention, n=60),
         ),
         mistakes=(
@@ -329,6 +352,7 @@ EXERCISES = (
             streams(9, 2, 4, says="token 0 is a sink; look at which slot token 6 overwrites"),
             streams(15, 3, 2, says="the ring has gone round several times; the sinks must still be there"),
             streams(8, 1, 1, says="a window of 1 is the token itself, beside the sinks"),
+            streams(11, 1, 3, says="the first token behind the sinks lies in the first slot behind them"),
         ),
         hints=(
             "Set sinks to 0: two of the three errors vanish. Which one is left, and from which token on does it show? "

@@ -20,6 +20,7 @@ READ = *SIZES[:2], "num_key_value_heads", "head_dim", SIZES[2], "kv_lora_rank", 
 READ = *READ, "use_sliding_window", "sliding_window", "layer_types"
 TOY = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 32}
 MODELS = LLAMA3_70B, LLAMA3_8B, *_ = tuple(facts.model(i) for i in ("llama-3-70b", "llama-3-8b", "llama-2-7b"))
+FALCON = facts.model("falcon-7b")
 A100_GIB = facts.hardware("a100-80-sxm").capacity_bytes / 2**30
 
 
@@ -68,6 +69,10 @@ CALCULATORS = (
     Calculator("H", every_window_full, "charges a whole window to a sequence shorter than it"),
     Calculator("I", ref.kv_bytes),
     Calculator("J", lambda config, tokens: 1.02 * ref.kv_bytes(config, tokens)),
+)
+CLOSE_CALLS = (  # on either side of 5 %
+    Calculator("K", lambda config, tokens: 1.04 * ref.kv_bytes(config, tokens)),
+    Calculator("L", lambda config, tokens: 0.94 * ref.kv_bytes(config, tokens), "finds 6 % too little everywhere"),
 )
 
 
@@ -164,6 +169,7 @@ EXERCISES = (
             trap(published("qwen3-0.6b"), 1, says="Qwen3 0.6B: head_dim is 128, not hidden_size / heads"),
             trap(TOY | {"head_dim": None}, 1, says="head_dim is null here, so it is hidden_size / heads", gives=128),
             trap(published("deepseek-v3"), 1, says="MLA: kv_lora_rank + qk_rope_head_dim elements a layer"),
+            trap(published("deepseek-v3"), 1000, says="MLA keeps a latent for every token, and there are 1,000"),
             trap(published("mistral-7b-v0.1"), 32_768, says="every layer keeps its newest 4,096 tokens"),
             trap(published("mistral-7b-v0.1"), 1000, says="1,000 tokens do not fill a window of 4,096"),
             trap(published("gpt-oss-20b"), 32_768, says="gpt-oss: 12 of 24 layers slide, see layer_types"),
@@ -189,6 +195,18 @@ EXERCISES = (
                 10,
                 says="layer_types: two layers keep 10 tokens, one keeps 4",
                 gives=1536,
+            ),
+            trap(
+                TOY | {"sliding_window": 4, "layer_types": ["attention", "sliding_attention"]},
+                10,
+                says="only 'sliding_attention' slides; a layer of any other kind keeps all 10 tokens",
+                gives=896,
+            ),
+            trap(
+                TOY | {"sliding_window": 4, "use_sliding_window": True},
+                10,
+                says="use_sliding_window is true: the window counts",
+                gives=512,
             ),
             agrees(
                 lambda g: (
@@ -248,6 +266,8 @@ EXERCISES = (
             trap(LLAMA3_70B, 8192, 4, A100_GIB, 0.92, 2.0, says="a sequence that fits in part does not fit", gives=60),
             trap(LLAMA3_8B, 8192, 16, A100_GIB, 0.9, 2.0, says="8 KV heads on 16 GPUs: every head is there twice"),
             trap(LLAMA3_8B, 8192, 3, A100_GIB, 0.9, 2.0, says="8 KV heads on 3 GPUs: the GPU with 3 of them decides"),
+            trap(LLAMA3_8B, 8192, 6, A100_GIB, 0.9, 2.0, says="8 KV heads on 6 GPUs: a GPU with 2 of them decides"),
+            trap(FALCON, 2048, 1, A100_GIB, 0.9, 2.0, says="Falcon 7B has one KV head, of 64 channels: model.head_dim"),
             agrees(drawn_plan),
         ),
         mistakes=(
@@ -259,7 +279,7 @@ EXERCISES = (
             Mistake("only `fraction` of the card may be used", lambda *a: fit(*a[:4], 1.0, a[5])),
             Mistake("the overhead is missing", lambda *a: fit(*a[:5], 0.0)),
             Mistake(
-                "fewer heads than GPUs: a GPU keeps a whole head, so the cache stops shrinking",
+                "a GPU keeps whole heads, at least one, and the GPU with the most of them decides",
                 lambda *a: fit(*a, heads=a[0].n_kv_heads / a[2]),
             ),
             Mistake("a sequence that fits in part does not fit", lambda *a: fit(*a, round_=ceil)),
@@ -285,7 +305,7 @@ EXERCISES = (
         "`kv_bytes` reads (`num_hidden_layers`, `num_attention_heads` and `hidden_size` at least). Figures that are "
         "merely rounded are right. Any counterexample counts; `kv_bytes` is at hand.",
         reference=ref.refute,
-        stages=tuple(refutes(one) for one in CALCULATORS),
+        stages=tuple(refutes(one) for one in CALCULATORS + CLOSE_CALLS),
         hints=(
             "A wrong calculator is usually right about some models: it fails to read a field, and shows it only on a "
             "model that has the field. Which fields does yours read?",

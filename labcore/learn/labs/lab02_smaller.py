@@ -106,6 +106,14 @@ EXERCISES = (
                 *drawn_latents(np.random.default_rng(0), heads=3, tokens=5),
                 says="compare term by term with the expanded form above: q·(W c) = (Wᵀq)·c",
             ),
+            trap(
+                *(
+                    torch.tensor(a, dtype=torch.float64)
+                    for a in ([[2000.0]], [[0.0]], [[1.0], [0.0]], [[0.0], [0.0]], [[[1.0]]], [[[3.0]]])
+                ),
+                says="the scores are 2,000/√2 and 0, and exp of the first overflows: take the largest off first",
+                gives=torch.tensor([[3.0]], dtype=torch.float64),
+            ),
             agrees(
                 lambda g: drawn_latents(g, int(g.integers(1, 5)), int(g.integers(1, 9)), int(g.integers(2, 9))), n=40
             ),
@@ -172,6 +180,14 @@ EXERCISES = (
             trap(column(0, 3, 10, 40), 2, -2, 2, says="4 tokens in groups of 2 are two scales, not one"),
             trap(column(5, 5, 1, 4), 2, -2, 2, says="equal elements: the scale is 0, and 0/0 must not get out"),
             trap(column(-3, 0, 12, 12), 4, -2, 4, says="zero is the group's minimum, −3 here"),
+            trap(
+                column(0, 1e-12, 2e-12, 3e-12),
+                2,
+                -2,
+                4,
+                says="a scale has no least value: these four elements take the codes 0, 1, 2, 3; only a scale of 0 is "
+                "an exception",
+            ),
             agrees(
                 lambda g: (
                     torch.tensor(g.standard_normal((8, 4)), dtype=torch.float32),
