@@ -38,7 +38,7 @@ PAPER = "#FFFFFF"
 HATCH = {PREFILL: "//", DECODE: "", KV: "..", WASTE: "xx", HIGHLIGHT: "\\\\"}
 DASH = {PREFILL: "--", DECODE: "-", KV: "-.", WASTE: ":", HIGHLIGHT: (0, (5, 1, 1, 1, 1, 1))}
 
-WIDTH, HEIGHT = 7.0, 3.6  # inches: 504 points wide, so 15-point text is 11.6 px on a 390 px phone
+WIDTH, HEIGHT = 7.0, 3.6  # inches: 504 points wide, so 15-point text is 11.1 px on a 390 px phone
 TEXT = 15.0
 SMALL = 12.0
 TITLE_COLUMNS = 52
@@ -127,7 +127,7 @@ def _power_of_two(value: float, _: int) -> str:
 
 
 def _power_of_ten(value: float, _: int) -> str:
-    return f"{value:g}" if 1e-3 <= value < 1e4 else si(value)
+    return f"{value:g}" if 1e-4 <= value < 1e4 else si(value)
 
 
 def label_line(line: Line2D, text: str, x: float | None = None, dx: float = 6, dy: float = 0, ha: str = "left") -> None:
@@ -161,12 +161,12 @@ def _luminance(rgb: np.ndarray) -> float:
 
 
 def roofline_axes(
-    ax: Axes, roofs: Mapping[str, tuple[float, float]], low: float = 0.5, high: float = 1e4
+    ax: Axes, roofs: Mapping[str, tuple[float, float]], low: float = 0.5, high: float = 1e4, dy: float = -11
 ) -> list[Line2D]:
     """Log-log axes with one roof for each `{name: (peak in FLOP/s, bandwidth in B/s)}`, ridge marked and labelled.
 
-    The x axis is arithmetic intensity from `low` to `high` FLOP/B, the y axis attainable FLOP/s. Returns the roofs.
-    Raises InputError for a ridge outside the axis. Source: Williams, Waterman and Patterson (2009).
+    The x axis is arithmetic intensity from `low` to `high` FLOP/B, the y axis attainable FLOP/s; `dy` shifts the roofs'
+    labels by points. Returns the roofs. Raises InputError for a ridge outside the axis. Source: Williams, Waterman and Patterson (2009).
     """
     axis(ax, "x", "arithmetic intensity", "FLOP/B", log=10)
     axis(ax, "y", "attainable", "FLOP/s", log=10)
@@ -178,7 +178,7 @@ def roofline_axes(
         # two straight lines on log axes: three points draw min(peak, intensity × bandwidth) exactly
         (line,) = ax.plot([low, ridge, high], [low * bandwidth, peak, peak], color=colour, linestyle=DASH[colour])
         ax.plot([ridge], [peak], "o", color=colour)
-        label_line(line, f"{name}: ridge {ridge:.0f}", x=ridge, dx=4, dy=-11)
+        label_line(line, f"{name}: ridge {ridge:.0f}", x=ridge, dx=4, dy=dy)
         lines.append(line)
     ax.set_xlim(low, high)
     return lines

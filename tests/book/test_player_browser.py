@@ -139,7 +139,7 @@ def test_the_gantt_shows_each_slot_of_each_step(reader):
     hatched = page.locator(".lp-svg g rect[fill^='url']").count()
     assert hatched == expected.count("prefill") > 0
     page.locator("input[type=range]").fill("6")
-    assert page.locator(".lp-future").count() == len(spec["steps"]) - 7
+    assert page.locator("g.lp-future").count() == len(spec["steps"]) - 7
 
 
 @over_http

@@ -39,7 +39,7 @@ def read(parts: Iterable[Path]) -> str:
 def head(source: str, folder: str, command: str) -> str:
     """The first line of a generated script: where it comes from, and a digest of it."""
     digest = hashlib.sha256(source.encode()).hexdigest()[:16]
-    return f"// Generated from {folder} (sha256 {digest}…) by `{command}`: read and edit there.\n"
+    return f"// From {folder} ({digest}…) by {command}\n"
 
 
 def minified(source: str) -> str:

@@ -62,7 +62,7 @@
 
   // ---- gantt: x = step, y = slot -------------------------------------------------------------------------------------
   function gantt(spec) {
-    const [left, cellW, cellH] = [52, Math.max(14, Math.min(34, Math.floor(620 / spec.steps.length))), 30];
+    const [left, cellW, cellH] = [52, Math.max(14, Math.min(34, Math.floor(590 / spec.steps.length))), 30];
     const [width, height] = [left + cellW * spec.steps.length + 8, cellH * spec.slots + 44];
     const hatch = uid("hatch");
     const chart = svg("svg", { class: "lp-svg", viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" },
@@ -73,14 +73,20 @@
         const e = busy.get(slot);
         const box = { x: left + i * cellW + 1, y: slot * cellH + 1, width: cellW - 2, height: cellH - 2 };
         return [svg("rect", { ...box, class: `lp-cell lp-${e ? e.kind : "idle"}` }),
-          e?.kind === "prefill" && svg("rect", { ...box, fill: `url(#${hatch})` }),
-          e && cellW > 17 && svg("text", { x: box.x + box.width / 2, y: box.y + cellH / 2 + 4, class: `lp-in lp-${e.kind}`, text: e.request })];
+          e?.kind === "prefill" && svg("rect", { ...box, fill: `url(#${hatch})` })];
       });
       return svg("g", {}, cells);
     });
+    // A name is written once, over the steps that a request keeps its slot: in every cell it would run into the next.
+    const names = spec.steps.flatMap((step, i) => step.events.map((e) => {
+      const on = (at) => spec.steps[at]?.events.some((o) => o.slot === e.slot && o.request === e.request);
+      let end = i;
+      while (on(end)) end += 1;
+      return !on(i - 1) && (end - i) * cellW > 7.6 * e.request.length && [i, svg("text", { x: left + ((i + end) * cellW) / 2, y: e.slot * cellH + 20, class: `lp-in lp-${e.kind}`, text: e.request })];
+    })).filter(Boolean);
     const cursor = svg("rect", { class: "lp-cursor", y: 0, width: cellW, height: cellH * spec.slots });
     const every = Math.max(1, Math.ceil(36 / cellW));
-    chart.append(...[...Array(spec.slots).keys()].map((slot) => svg("text", { x: 0, y: slot * cellH + 20, text: `slot ${slot}` })), ...columns, cursor,
+    chart.append(...[...Array(spec.slots).keys()].map((slot) => svg("text", { x: 0, y: slot * cellH + 20, text: `slot ${slot}` })), ...columns, ...names.map((one) => one[1]), cursor,
       ...spec.steps.flatMap((_, i) => (i % every ? [] : [svg("text", { x: left + (i + 0.5) * cellW, y: cellH * spec.slots + 18, "text-anchor": "middle", text: String(i) })])),
       svg("text", { x: left, y: cellH * spec.slots + 38, text: `engine ${spec.step_unit}` }));
     const key = (kind, label) => el("li", {}, el("span", { class: `lp-key lp-${kind}` }), label);
@@ -89,6 +95,7 @@
       node: el("div", {}, el("ul", { class: "lp-legend" }, key("prefill", "prefill (hatched)"), key("decode", "decode"), key("idle", "idle slot")), box),
       show(step) {
         columns.forEach((column, i) => column.setAttribute("class", i > step ? "lp-future" : ""));
+        names.forEach(([i, name]) => name.classList.toggle("lp-future", i > step));
         cursor.setAttribute("x", left + step * cellW);
         const x = left + step * cellW;
         if (x < box.scrollLeft || x + cellW > box.scrollLeft + box.clientWidth) box.scrollLeft = x - box.clientWidth / 2;

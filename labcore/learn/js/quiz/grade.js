@@ -34,7 +34,7 @@
     const typed = text.trim().replace(/[−–]/g, "-");
     if (!typed) return { error: "Enter a number." };
     const bare = unit !== "1" && typed.endsWith(unit) ? typed.slice(0, -unit.length) : typed;
-    const unclear = /\d,(?!\d{3}(?!\d))|\d\s+\d+\//.test(bare); // a comma groups thousands; “11,3” and “3 1/2” are asked for again
+    const unclear = /\d,(?!\d{3}(?!\d))|\d \d+\//.test(bare); // a comma groups thousands; “11,3” and “3 1/2” are asked for again
     const plain = bare.replace(/[\s,_]|^[≈~]|(?:[×x]|times)\s*$/g, "").replace(/[×x*]10(?:\^|\*\*)|K$/, (s) => (s === "K" ? "e3" : "e"));
     const match = !unclear && /^([-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)(?:\/(\d+(?:\.\d+)?))?$/i.exec(plain);
     if (!match) {
@@ -127,7 +127,7 @@
   function spoken(item, ticked, grade) {
     const all = item.rubric.strong.length;
     if (grade === "strong" && ticked < all) return { error: `Strong needs all ${all} points of its list, and you ticked ${ticked}: that is Lean.` };
-    if (grade === "lean" && !ticked) return { error: "Lean needs at least one point of the Strong list, and you ticked none." };
+    if (grade === "lean" && !ticked) return { error: "Lean needs at least one point of the Strong list." };
     return { outcome: { strong: "pass", lean: "hold", no: "fail" }[grade], says: "" };
   }
 

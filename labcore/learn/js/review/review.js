@@ -40,7 +40,7 @@
   function timeLeft(interview, day) {
     if (!interview) return "With a date five days off or more, the last review falls before it.";
     const left = ladder.between(day, interview);
-    if (left < 0) return "That day has passed; the ladder runs at its ordinary pace.";
+    if (left < 0) return "That day has passed; the ladder runs at its usual pace.";
     if (left === 0) return "That is today. Good luck.";
     return `${many(left, "day")} left${left < 5 ? "." : left <= 21 ? "; waits are shortened to fit." : "; the whole ladder fits."}`;
   }
@@ -104,7 +104,7 @@
       const streak = progress.streak(data, rows, day);
       const begun = Object.keys(data.started).length > 0;
       const first = quizzes[0];
-      const status = due.length ? `${many(due.length, "question")} due today: ${chapters}.` : begun ? "Nothing is due today." : "Nothing yet: answer the checkpoint of a chapter, and its questions come back here.";
+      const status = due.length ? `${many(due.length, "question")} due today: ${chapters}.` : begun ? "Nothing is due today." : "Nothing yet: answer a checkpoint, and its questions come back here.";
       const top = [
         el("p", { class: "lq-head", text: status }),
         due.length > 0 && el("p", {}, button("Start the review", ask(due), PRIMARY)),

@@ -25,7 +25,7 @@
   function complain(name, error) {
     const note = document.createElement("p");
     note.className = "labcore-note labcore-error";
-    note.textContent = `This ${name} could not start (${error.message}); the text around it stands on its own.`;
+    note.textContent = `This ${name} could not start (${error.message}).`;
     console.error(error);
     return note;
   }

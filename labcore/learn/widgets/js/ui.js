@@ -139,6 +139,6 @@
     },
     // an element that says so when nothing is kept, else null
     notice: () =>
-      store ? null : ui.el("p", { class: "labcore-note", text: "This browser keeps nothing for this page (private mode, or storage is blocked): what you enter is lost when the page closes." }),
+      store ? null : ui.el("p", { class: "labcore-note", text: "This browser keeps nothing for this page (private mode?): closing it loses what you enter." }),
   };
 })(globalThis.labcoreWidgets.ui);
