@@ -166,7 +166,8 @@ def roofline_axes(
     """Log-log axes with one roof for each `{name: (peak in FLOP/s, bandwidth in B/s)}`, ridge marked and labelled.
 
     The x axis is arithmetic intensity from `low` to `high` FLOP/B, the y axis attainable FLOP/s; `dy` shifts the roofs'
-    labels by points. Returns the roofs. Raises InputError for a ridge outside the axis. Source: Williams, Waterman and Patterson (2009).
+    labels by points. Returns the roofs. Raises InputError for a ridge outside the axis. Source: Williams, Waterman and
+    Patterson (2009).
     """
     axis(ax, "x", "arithmetic intensity", "FLOP/B", log=10)
     axis(ax, "y", "attainable", "FLOP/s", log=10)

@@ -499,6 +499,132 @@ def prompts_come_first(claim):
     return _but("H", [(0, 50, 2), (0, 4, 20)])(claim)
 
 
-@mutant("paging.refute", says="needs an arrival ≥ 0 and whole tokens ≥ 1")
+@mutant("paging.refute", says="1,000,000 s and whole tokens ≥ 1")
 def asks_for_no_answer(claim):
     return _but("A", [(0, 4, 0)])(claim)
+
+
+# ---- the mutation attack ---------------------------------------------------------------------------------------------
+
+
+@mutant("paging.remove", says="the block has lost its hash")
+def resets_the_block(self, block):
+    FreeBlockQueue.remove(self, block)
+    block.block_hash = None
+
+
+@mutant("paging.free_blocks", says="named twice, block 1 gives up two holders")
+def frees_each_block_once(self, block_ids):
+    BlockPool.free_blocks(self, dict.fromkeys(block_ids))
+
+
+@mutant("paging.free_blocks", says="block 1 was freed twice and nothing happened; the queue is now [2, 3, 4, 5, 1]")
+def looks_before_it_begins(self, block_ids):
+    if any(number and not self.blocks[number].ref_cnt for number in block_ids):
+        raise RuntimeError("freed twice")
+    for number in filter(None, block_ids):
+        self.blocks[number].ref_cnt -= 1
+        if self.blocks[number].ref_cnt == 0:
+            self.free_queue.append(self.blocks[number])
+
+
+@mutant("paging.grow", says="three requests hold block 3")
+def knows_two_holders_only(pool, table, num_computed, num_new, block_size):
+    first = num_computed // block_size
+    copy = "shared" if first < len(table) and pool.blocks[table[first]].ref_cnt == 2 else "never"
+    return _grow(pool, table, num_computed, num_new, block_size, copy=copy)
+
+
+@mutant("paging.grow", says="get_new_blocks gives a list, not a number")
+def puts_lists_into_the_table(pool, table, num_computed, num_new, block_size):
+    while len(table) * block_size < num_computed + num_new:
+        table.append(pool.get_new_blocks(1))
+    return []
+
+
+def _planned(engine, budget, *, least=1, charged=False, after=True, missing=None, again=False, later=True):
+    """`step` with one part replaced."""
+    place = 0
+    while place < len(engine.running):
+        request, place = engine.running[place], place + 1
+        tokens, behind = (missing or engine.missing)(request), len(engine.running) - place
+        if tokens > budget - behind * later:
+            tokens = budget - behind
+        if engine.make_room(request, tokens) or charged:
+            budget -= tokens
+    if engine.plan.preempted and not after:
+        return
+    while engine.waiting and budget >= least and len(engine.running) < engine.config.max_num_seqs:
+        tokens = min(engine.missing(engine.waiting[0]), budget)
+        if not engine.allocate(engine.waiting[0], tokens) and not again:
+            return
+        budget -= tokens
+
+
+@mutant("paging.step", says="one token of the budget is left")
+def leaves_the_last_token(engine, budget):
+    _planned(engine, budget, least=2)
+
+
+@mutant("paging.step", says="it waits, and is not tried again with fewer tokens")
+def tries_again_with_less(engine, budget):
+    _planned(engine, budget, again=True)
+
+
+@mutant("paging.step", says="so its tokens do not count against the budget")
+def charges_who_was_preempted(engine, budget):
+    _planned(engine, budget, charged=True)
+
+
+@mutant("paging.step", says="it begins again at once")
+def admits_nobody_after_a_preemption(engine, budget):
+    _planned(engine, budget, after=False)
+
+
+@mutant("paging.step", says="it misses more than one token, like a prompt")
+def takes_an_answer_for_a_decode(engine, budget):
+    _planned(engine, budget, missing=lambda request: 1 if request.num_output_tokens else engine.missing(request))
+
+
+@mutant("paging.step", says="b has 1 tokens to compute, so it cannot compute 0")
+def shares_only_what_is_too_long(engine, budget):
+    _planned(engine, budget, later=False)
+
+
+@mutant("paging.make_room", says='ended with "a is in this step\'s plan already"')
+def puts_the_wrong_one_back(engine, request, num_tokens):
+    while not engine.allocate(request, num_tokens):
+        victim = engine.running[-1]
+        engine.release(victim)
+        victim.num_computed_tokens = 0
+        engine.waiting.insert(0, request)
+        if victim is request:
+            return False
+    return True
+
+
+@mutant("paging.shadow", says="one copy after the other")
+def copies_from_the_last(shadow, plan, block_size):
+    plan.moves.reverse()
+    return ref.shadow_step(shadow, plan, block_size)
+
+
+@mutant("paging.shadow", says="so its copy in block 3 holds nothing either")
+def copies_what_is_there(shadow, plan, block_size):
+    for _, source, target in plan.moves:
+        for i in range(block_size):
+            if source * block_size + i in shadow:
+                shadow[target * block_size + i] = shadow[source * block_size + i]
+    plan.moves.clear()
+    return ref.shadow_step(shadow, plan, block_size)
+
+
+@mutant("paging.shadow", says="b writes position 4 alone")
+def writes_one_too_many(shadow, plan, block_size):
+    for row in plan.scheduled:
+        last = row.start - 1
+        if last >= 0:
+            slot = row.block_ids[last // block_size] * block_size + last % block_size
+            if slot in shadow and not plan.moves:
+                shadow[slot] = tuple(row.request.all_token_ids[: row.start])
+    return ref.shadow_step(shadow, plan, block_size)

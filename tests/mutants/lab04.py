@@ -10,7 +10,7 @@ from labcore.learn.labs import lab04_references as ref
 from labcore.learn.labs.lab04_candidates import candidates_of, first_row_each_time
 from labcore.learn.labs.lab04_cost import bias_of
 from labcore.learn.labs.lab04_drafts import best, search, tokens
-from labcore.learn.labs.lab04_rule import chain_of, first_that_reaches, one
+from labcore.learn.labs.lab04_rule import chain_of, first_that_reaches, one, point
 from labcore.learn.labs.lab04_tree import tree
 from labcore.sampling.rejection import accept_candidates, accept_chain, residual
 from tests.mutants.registry import mutant
@@ -426,3 +426,50 @@ def averages_shares(accepted, length):
 @mutant("spec.estimate", says="expected 0.75")
 def looks_at_the_first_draft_only(accepted, length):
     return sum(kept > 0 for kept in accepted) / len(accepted)
+
+
+# ---- the mutation attack ---------------------------------------------------------------------------------------------
+
+
+@mutant("spec.chain", says="gave (1, 2), expected (0, 1): p(x) = 0")
+def keeps_in_a_chain_at_equality(p, q, token_ids, uniforms):
+    for i, token in enumerate(token_ids):
+        if uniforms[i] * q[i][token] > p[i][token]:
+            return i, point(residual(p[i], q[i]), float(uniforms[-1]))
+    return len(token_ids), point(p[-1], float(uniforms[-1]))
+
+
+@mutant("spec.chain", says="gave (0, 0), expected (0, 1): p(x) = 0")
+def searches_a_chain_from_the_left(p, q, token_ids, uniforms):
+    kept, _ = accept_chain(p, q, token_ids, uniforms)
+    law = p[-1] if kept == len(token_ids) else residual(p[kept], q[kept])
+    return kept, int(torch.searchsorted(law.cumsum(0), float(uniforms[-1])))
+
+
+@mutant("spec.lookup", says="max_n is 2: (2, 3) is looked up")
+def looks_up_any_length(token_ids, count, min_n, max_n):
+    return search(token_ids, count, min_n, len(token_ids))
+
+
+@mutant("spec.biased", says="what has p = 0 never came, as it should be")
+def distrusts_every_zero(tokens, p):
+    return bool((p == 0).any()) or ref.is_biased(tokens, p)
+
+
+@mutant("spec.biased", says="does not match the shape of the indexed tensor")
+def counts_what_came(tokens, p):
+    shares = torch.bincount(tokens) / len(tokens)
+    return bool(shares[p == 0].any()) or ref.is_biased(tokens, p)
+
+
+@mutant("spec.biased", says="passed for [0.0, 0.5, 0.5]")
+def stops_at_a_zero(tokens, p):
+    if (p == 0).any():
+        return bool((torch.bincount(tokens, minlength=len(p))[p == 0] > 0).any())
+    return ref.is_biased(tokens, p)
+
+
+@mutant("spec.candidates", says="returned (None, None), expected (index or None, token)")
+def draws_nothing_in_the_end(p, qs, token_ids, uniforms):
+    index, token = accept_candidates(p, qs, token_ids, uniforms)
+    return index, None if index is None else token

@@ -485,3 +485,71 @@ def spreads_around_the_ratio(exact, quantized, most):
 @mutant("quant.decide", says="within 1.96 standard errors")
 def takes_two_standard_errors(exact, quantized, most):
     return decision(exact, quantized, most, z=2)
+
+
+@mutant("quant.grid", says="returned shape (1, 3), expected (1, 2)")
+def takes_axis_one_for_the_group(w, bits):
+    low, high = w.amin(1).clamp(max=0), w.amax(1).clamp(min=0)
+    nothing = low == high
+    scale = (high.masked_fill(nothing, 1) - low.masked_fill(nothing, -1)) / (2**bits - 1)
+    return scale, torch.round(-low.masked_fill(nothing, -1) / scale)
+
+
+@mutant("quant.grid", says="so widen the range to 0")
+def takes_equal_weights_for_none(w, bits):
+    scale, zero = grid_of(w, bits)
+    equal = w.amin(-1) == w.amax(-1)
+    return scale.masked_fill(equal, 2 / (2**bits - 1)), zero.masked_fill(equal, 2 ** (bits - 1))
+
+
+@mutant("quant.grid", says="small weights are no group of zeros")
+def puts_a_floor_under_the_scale(w, bits):
+    scale, _ = grid_of(w, bits)
+    scale = scale.clamp(min=1e-5)
+    low = w.amin(-1).clamp(max=0).masked_fill((w == 0).all(-1), -1)
+    return scale, torch.round(-low / scale)
+
+
+@mutant("quant.rtn", says="round(w/scale) comes first")
+def rounds_behind_the_zero(w, bits, group):
+    grouped = w.unflatten(1, (-1, group))
+    scale, zero = (one[..., None] for one in grid_of(grouped, bits))
+    codes = torch.round(grouped / scale + zero).clamp(0, 2**bits - 1)
+    return (scale * (codes - zero)).flatten(1), bits + (16 + bits) / group
+
+
+@mutant("quant.rtn", says="which int8 does not hold")
+def keeps_codes_in_int8(w, bits, group):
+    return rtn_of(w, bits, group, back=lambda codes, scale, zero: scale * (codes.to(torch.int8) - zero))
+
+
+@mutant("quant.outliers", says="row 0 of w is all zeros")
+def guards_the_tokens_alone(x, w, threshold):
+    return int8_of(x, w, threshold) + 0 / w.abs().amax(1)
+
+
+@mutant("quant.outliers", says="a token of small numbers is not empty")
+def has_an_epsilon_in_the_step(x, w, threshold):
+    rest = x.masked_fill((x.abs() >= threshold).any(0), 0)
+    step = rest.abs().amax(1, keepdim=True).clamp(min=1e-5) / 127
+    w8 = int8_of(torch.eye(len(w.T)).double(), w, 0.0).T
+    return torch.round(rest / step) * step @ w8.T + (x - rest) @ w8.T
+
+
+@mutant("quant.nf4", says="only a block of zeros is an exception")
+def has_an_epsilon_in_the_magnitude(x, levels):
+    largest = x.abs().max()
+    codes = (x / largest.clamp(min=1e-8))[:, None].sub(levels).abs().argmin(1).to(torch.uint8)
+    return codes[::2] << 4 | codes[1::2], float(largest)
+
+
+@mutant("quant.decide", says="surely worse, by half a percent")
+def rejects_whatever_is_surely_worse(exact, quantized, most):
+    *ends, accepted = decision(exact, quantized, most)
+    return *ends, accepted and not ends[1] > 1
+
+
+@mutant("quant.decide", says="that the ratio might be below `most`")
+def accepts_whatever_is_better_on_average(exact, quantized, most):
+    *ends, accepted = decision(exact, quantized, most)
+    return *ends, accepted or ends[0] <= 1

@@ -531,3 +531,112 @@ def counts_from_0(programs, slots, most):
 @mutant("kernels.split", says="a second, nearly empty wave")
 def fills_every_slot(programs, slots, most):
     return fill(programs, slots, most)
+
+
+@mutant("kernels.absorb", says="of this tile one key is masked")
+def skips_a_tile_with_a_masked_key(m, l, acc, scores, values):
+    return (m, l, acc) if (scores == -torch.inf).any() else absorbed(m, l, acc, scores, values)
+
+
+@mutant("kernels.absorb", says="what was seen before stays")
+def forgets_everything_at_a_masked_tile(m, l, acc, scores, values):
+    if scores.max() == -torch.inf:
+        return scores.max(), torch.zeros_like(l), torch.zeros_like(acc)
+    return absorbed(m, l, acc, scores, values)
+
+
+@mutant("kernels.merge", says="0 · ∞ is NaN")
+def looks_for_nan_instead_of_empty_parts(o, lse):
+    return lse.softmax(0).nan_to_num() @ torch.where(o.isnan(), 0.0, o), lse.logsumexp(0)
+
+
+@mutant("kernels.merge", says="subtract the largest lse, no other")
+def subtracts_the_first_lse(o, lse):
+    first = lse[0] if lse[0] > -torch.inf else torch.where(lse.max() > -torch.inf, lse.max(), 0.0)
+    weights, o = torch.exp(lse - first), torch.where(lse[:, None] > -torch.inf, o, 0.0)
+    return weights @ o / torch.where(weights.sum() > 0, weights.sum(), 1.0), first + torch.log(weights.sum())
+
+
+@mutant("kernels.merge", says="a part with lse −30,000 has keys")
+def takes_minus_ten_thousand_for_nothing(o, lse):
+    got, whole = merged(o, lse)
+    return (got if lse.max() > -1e4 else torch.zeros_like(got)), whole
+
+
+@mutant("kernels.softmax", says="BLOCK is the next power of two of the row")
+def has_a_constant_block(x):
+    return edited("fused_softmax", ("triton.next_power_of_2(columns)", "1024"))(x)
+
+
+@mutant("kernels.softmax", says="what some masks write")
+def pads_with_the_lowest_float(x):
+    return edited("fused_softmax", ('other=float("-inf")', "other=-3.4028234663852886e38"))(x)
+
+
+@mutant("kernels.online", says="what some masks write")
+def begins_at_a_maximum_of_minus_1e30(x, block):
+    return edited("online_softmax", ('m, l = float("-inf"), 0.0', "m, l = -1e30, 0.0"))(x, block)
+
+
+@mutant("kernels.tiled", says="and never falls again")
+def keeps_the_maximum_of_the_last_tile(q, k, v, block):
+    return edited("tiled_attention", ("tl.maximum(m, tl.max(s, 1))", "tl.max(s, 1)"))(q, k, v, block)
+
+
+@mutant("kernels.tiled", says="query 15, the last of the first tile, sees key 32")
+def stops_one_key_early(q, k, v, block):
+    return edited("tiled_attention", ("keys - queries)  # no", "keys - queries - 1)  # no"))(q, k, v, block)
+
+
+@mutant("kernels.tiled", says="yet their program read on")
+def goes_through_all_keys(q, k, v, block):
+    return edited("tiled_attention", ("range(0, last, BLOCK)", "range(0, keys, BLOCK)"))(q, k, v, block)
+
+
+@mutant("kernels.tail", says="returned None")
+def returns_nothing(q, k, v, tile):
+    edited("decode_row", ("key < n", "key < n"))(q, k, v, tile)
+
+
+@mutant("kernels.paged", says="request · heads + head")
+def counts_rows_in_kv_heads(q, k_cache, v_cache, table, lengths):
+    return edited("paged_decode", ("request * HEADS + head", "request * KV_HEADS + head"))(
+        q, k_cache, v_cache, table, lengths
+    )
+
+
+@mutant("kernels.paged", says="three heads share a KV head")
+def divides_by_the_kv_heads(q, k_cache, v_cache, table, lengths):
+    return edited("paged_decode", ("head // (HEADS // KV_HEADS)", "head // KV_HEADS"))(
+        q, k_cache, v_cache, table, lengths
+    )
+
+
+@mutant("kernels.paged", says="and never falls again")
+def keeps_the_maximum_of_the_last_page(q, k_cache, v_cache, table, lengths):
+    return edited("paged_decode", ("tl.maximum(m, tl.max(s, 0))", "tl.max(s, 0)"))(q, k_cache, v_cache, table, lengths)
+
+
+@mutant("kernels.gemv", says="groups of 64")
+def knows_groups_of_32_alone(x, data, scale, group):
+    return edited("gemv4", ("tl.arange(0, GROUP // 2)", "tl.arange(0, 16)"), ("start + GROUP // 2", "start + 16"))(
+        x, data, scale, group
+    )
+
+
+@mutant("kernels.gemv", says="returned shape (2,), expected (3,)")
+def makes_an_output_for_each_group(x, data, scale, group):
+    return edited("gemv4", ("nothing_written(len(data))", "nothing_written(len(scale))"))(x, data, scale, group)
+
+
+@mutant("kernels.split", says="would cost more than it wins")
+def splits_at_80_percent(programs, slots, most):
+    return split_of(programs, slots, most, early=programs > 0.8 * slots)
+
+
+@mutant("kernels.split", says="at least 0.85 is enough")
+def wants_more_than_85_percent(programs, slots, most):
+    waves = [programs * splits / slots for splits in range(1, most + 1)]
+    shares = [wave / -(-wave // 1) for wave in waves]
+    at = next(i for i, share in enumerate(shares) if share > 0.85 * max(shares))
+    return split_of(programs, slots, most, early=True) if programs >= 0.8 * slots else (at + 1, shares[at])

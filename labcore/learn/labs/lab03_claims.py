@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 
 from labcore.core.errors import InputError
 from labcore.core.step_plan import StepPlan
@@ -17,7 +18,7 @@ LAB = "lab03"
 Workload = list[tuple[float, int, int]]  # of each request: arrival (s), prompt (tokens), answer (tokens)
 LIMITS = SchedulerConfig(max_num_batched_tokens=32, max_num_seqs=8, max_model_len=96, watermark=0.0)
 CACHE = CacheConfig(num_blocks=25, block_size=4)  # 24 can be used: 96 tokens
-MOST_REQUESTS = 16
+MOST_REQUESTS, LATEST = 16, 1_000_000  # s; the clock is a float
 
 
 def step_seconds(plan: StepPlan) -> float:
@@ -204,10 +205,12 @@ def _workload(got: object, call: str) -> Workload:
     if len(rows) > MOST_REQUESTS:
         raise Fault(f"{call} gave {len(rows)} requests; {MOST_REQUESTS} are enough to refute any of these")
     for arrival, prompt, answer in rows:
-        whole = isinstance(prompt, int) and isinstance(answer, int)
-        if not whole or not isinstance(arrival, int | float) or arrival < 0 or prompt < 1 or answer < 1:
-            raise Fault(f"{call}: ({arrival}, {prompt}, {answer}) needs an arrival ≥ 0 and whole tokens ≥ 1")
-    return [tuple(row) for row in rows]
+        whole = isinstance(prompt, Integral) and isinstance(answer, Integral)
+        if not whole or not isinstance(arrival, Real) or not 0 <= arrival <= LATEST or prompt < 1 or answer < 1:
+            raise Fault(
+                f"{call}: ({arrival}, {prompt}, {answer}) needs an arrival of 0 to {LATEST:,} s and whole tokens ≥ 1"
+            )
+    return [(float(arrival), int(prompt), int(answer)) for arrival, prompt, answer in rows]
 
 
 EXERCISES = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from labcore.kv.block_pool import NULL_BLOCK, BlockPool, FreeBlockQueue, KVCacheBlock
+from labcore.kv.block_pool import BlockPool, FreeBlockQueue, KVCacheBlock
 from labcore.learn.exercises import Attempt, Exercise, Fault
 from labcore.learn.exercises.compare import describe
 from labcore.learn.labs import lab03_references as ref
@@ -69,6 +69,7 @@ def one_removal(attempt: Attempt, queue: Queue, block: KVCacheBlock, left: list[
     """Take out one block; Fault for whatever the queue says wrongly afterwards."""
     call, size = f"remove({queue!r}, block {block.block_id})", queue.num_free_blocks
     WatchedBlock.reads = 0
+    block.block_hash = b"what it holds"
     attempt(queue, block)
     reads = WatchedBlock.reads
     if queue.num_free_blocks != size - 1:
@@ -83,6 +84,8 @@ def one_removal(attempt: Attempt, queue: Queue, block: KVCacheBlock, left: list[
         )
     if block.prev_free_block is not None or block.next_free_block is not None:
         raise Fault(f"{call}: the block still points into the queue; a block that is held has neither neighbour")
+    if block.block_hash is None:
+        raise Fault(f"{call}: the block has lost its hash; a prefix hit takes it out of the queue for what it holds")
     if reads > 2 * READ:
         raise Fault(
             f"{call} read {reads} links to take out one block: do not search for it, it knows its own neighbours"
@@ -93,7 +96,7 @@ def walk(queue: FreeBlockQueue, link: str) -> list[int]:
     """Numbers of the blocks without a hash in the direction of `link`, and no more of them than there can be."""
     ring, numbers = queue._plain, []
     block = getattr(ring, link)
-    while block is not ring and block is not None and len(numbers) < 200:
+    while block is not ring and isinstance(block, KVCacheBlock) and len(numbers) < 200:
         numbers.append(block.block_id)
         block = getattr(block, link)
     return numbers
@@ -134,13 +137,14 @@ def frees(
     def stage(attempt: Attempt) -> None:
         pool = Pool(5, holders, hashed)
         hashes = [block.block_hash for block in pool.blocks]
+        cached = {one: dict(numbers) for one, numbers in pool.cached.items()}
         call = f"free_blocks(pool, {describe(ids)}) with the holders {describe(holders)}"
         attempt(pool, ids)
         if pool.counts != counts:
             raise Fault(f"{call} left the holders {describe(pool.counts)}, expected {describe(counts)}: {says}")
         if pool.free != free:
             raise Fault(f"{call} left the queue {describe(pool.free)}, expected {describe(free)}: {says}")
-        if [block.block_hash for block in pool.blocks] != hashes:
+        if [block.block_hash for block in pool.blocks] != hashes or pool.cached != cached:
             raise Fault(f"{call} erased a hash: a free block can still be hit until somebody else needs it")
 
     return stage
@@ -150,8 +154,14 @@ def freed_twice(attempt: Attempt) -> None:
     """A stage: a block without a holder is refused."""
     pool = Pool(5, {1: 1, 2: 1})
     attempt(pool, [1])
+    refused(attempt, pool, [2, 1])
+    refused(attempt, Pool(5, {1: 1}), [1, 1])
+
+
+def refused(attempt: Attempt, pool: Pool, ids: list[int]) -> None:
+    """Fault unless freeing `ids`, block 1 without a holder left among them, raises RuntimeError."""
     try:
-        attempt.function(pool, [2, 1])
+        attempt.function(pool, ids)
     except RuntimeError:
         return
     except Exception as error:
@@ -182,7 +192,8 @@ class TablePool(Pool):
 
     def __init__(self, usable: int, table: list[int], shared: Sequence[int] = (), taken: int = 0):
         holders = dict.fromkeys(table, 1)
-        holders |= {number: holders.get(number, 0) + 1 for number in shared}
+        for number in shared:  # as often as there are others
+            holders[number] = holders.get(number, 0) + 1
         others = [number for number in range(usable, 0, -1) if number not in holders][:taken]
         super().__init__(usable, holders | dict.fromkeys(others, 1))
         self.table = table
@@ -206,7 +217,9 @@ def grows(
         pool, wanted = (TablePool(usable, list(table), shared, taken) for _ in range(2))
         want = ref.grow(wanted, wanted.table, computed, new, size)
         call = f"grow(pool, {describe(table)}, {computed}, {new}, {size})"
-        others = f", {', '.join(f'block {number}' for number in shared)} held by others too" if shared else ""
+        others = (
+            f", {', '.join(f'block {number}' for number in dict.fromkeys(shared))} held by others too" if shared else ""
+        )
         call += f" ({pool.num_free_blocks} free{others})"
         before = pool.counts, pool.free
         got = attempt(pool, pool.table, computed, new, size)
@@ -220,6 +233,8 @@ def grows(
             raise Fault(f"{call} gave None, and the free blocks are enough: {says}")
         if not isinstance(got, list) or not all(isinstance(one, tuple) and len(one) == 2 for one in got):
             raise Fault(f"{call} gave {describe(got)}, expected a list of (source, target)")
+        if not all(isinstance(number, int) for number in pool.table):
+            raise Fault(f"{call} left the table {describe(pool.table)}; get_new_blocks gives a list, not a number")
         compare(call, pool, list(table), got, wanted, want, before[0], says)
 
     return stage
@@ -316,8 +331,11 @@ EXERCISES = (
             frees({1: 1}, [1], {}, [2, 3, 4, 5, 1], "its only holder is gone, so it is free, and reused last"),
             frees({1: 2}, [1], {1: 1}, [2, 3, 4, 5], "somebody else still holds block 1: it is not free"),
             frees({1: 1, 2: 1, 3: 1}, [3, 2, 1], {}, [4, 5, 3, 2, 1], "first in the list, first to be reused"),
-            frees({2: 1}, [NULL_BLOCK, 2], {}, [1, 3, 4, 5, 2], "the null block belongs to nobody and is never free"),
+            frees(
+                {1: 1, 2: 1}, [0, 2, 0, 1], {}, [3, 4, 5, 2, 1], "the null block belongs to nobody and is never free"
+            ),
             frees({4: 2, 5: 1}, [4, 5], {4: 1}, [1, 2, 3, 5], "hits stay possible", hashed=[4, 5]),
+            frees({1: 2, 2: 1}, [1, 2, 1], {}, [3, 4, 5, 2, 1], "named twice, block 1 gives up two holders in turn"),
             freed_twice,
             random_frees,
         ),
@@ -351,6 +369,7 @@ EXERCISES = (
             grows(5, [3], 2, 1, 4, says="the last block has room"),
             grows(5, [3], 4, 1, 4, says="the last block is full, so the next token starts another"),
             grows(5, [3], 2, 1, 4, shared=[3], says="position 2 would be written into a block with two holders"),
+            grows(5, [3], 2, 1, 4, shared=[3, 3], says="three requests hold block 3: more than one, too"),
             grows(5, [2, 4], 6, 1, 4, shared=[2], says="block 2 is full and only read; the written one is private"),
             grows(5, [2, 4], 5, 6, 4, shared=[2, 4], says="one copy of the written block, and one block more"),
             grows(5, [2], 4, 3, 4, shared=[2], says="the shared block is full; nobody writes into it"),

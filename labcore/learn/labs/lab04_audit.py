@@ -67,6 +67,7 @@ def same_mean(attempt: Attempt) -> None:
 PAIRS = (  # the same share of token 0 and of the likeliest; the same mean and variance
     (law(0.1, 0.5, 0.3, 0.1), law(0.1, 0.5, 0.1, 0.3)),
     (law(0.2, 0.3, 0.3, 0.2), law(0.25, 0.15, 0.45, 0.15)),
+    (law(0.0, 0.5, 0.5), law(0.0, 0.6, 0.4)),  # behind a token that cannot be
 )
 
 
@@ -85,6 +86,15 @@ def impossible(attempt: Attempt) -> None:
     tokens = torch.cat((draws(p, 199, 1), torch.tensor([2])))
     if not judged(attempt, tokens, p):
         raise Fault("one of 200 tokens has p = 0, and the test passed: what cannot happen is proof, however rare it is")
+
+
+def unseen(attempt: Attempt) -> None:
+    """A stage: a token that cannot be, and never came."""
+    p = law(0.5, 0.5, 0.0)
+    if judged(attempt, draws(p, 1_000, 1), p):
+        raise Fault(
+            "1,000 honest draws from [0.5, 0.5, 0] were called biased: what has p = 0 never came, as it should be"
+        )
 
 
 def slight(attempt: Attempt) -> None:
@@ -116,6 +126,7 @@ EXERCISES = (
             every_token,
             catches("resamples from p after a rejection", 20_000),
             catches("residual |p - q|", 20_000),
+            unseen,
             impossible,
             slight,
         ),

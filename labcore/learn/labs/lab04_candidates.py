@@ -38,12 +38,20 @@ def first_row_each_time(p, qs, tokens, numbers):
     return None, point(left, float(numbers[-1]))
 
 
+def _whole(got: tuple) -> bool:
+    """Whether the token is one number, and the index, too, unless it is None."""
+    try:
+        return int(got[1]) is not None and (got[0] is None or int(got[0]) is not None)
+    except (TypeError, ValueError, RuntimeError):  # None, a text, several elements
+        return False
+
+
 def picks(*args, says: str = "") -> Callable[[Attempt], None]:
     """A stage: (index or None, token) is the reference's; `says` explains a wrong one."""
 
     def stage(attempt: Attempt) -> None:
         want, got, call = attempt.exercise.reference(*args), attempt(*args), attempt.call(args)
-        if not isinstance(got, tuple) or len(got) != 2 or isinstance(got[0], bool | float):
+        if not isinstance(got, tuple) or len(got) != 2 or isinstance(got[0], bool | float) or not _whole(got):
             raise Fault(f"{call} returned {describe(got)}, expected (index or None, token)")
         if (None if got[0] is None else int(got[0]), int(got[1])) != want:
             reason = attempt.likely_mistake(args, got, want) or says

@@ -126,6 +126,13 @@ EXERCISES = (
             copied([1, 2, 3, 4], 2, 1, 3, says="4 does not occur before"),
             copied([1, 2, 8, 1, 2, 9, 1, 2], 1, 1, 3, says="(1, 2) occurs twice before: the latest is followed by 9"),
             copied([1, 2, 3, 8, 2, 3, 9, 1, 2, 3], 1, 1, 3, says="(1, 2, 3) is longer than (2, 3)"),
+            copied(
+                [2, 3, 6, 1, 2, 3, 8, 9, 2, 3, 7, 1, 2, 3],
+                1,
+                1,
+                2,
+                says="max_n is 2: (2, 3) is looked up, not (1, 2, 3), and 7 follows its latest earlier occurrence",
+            ),
             copied([5, 1, 6, 2, 1], 2, 2, 3, says="only (1) occurs before, and min_n is 2"),
             copied([4, 7, 7], 4, 1, 2, says="7 follows 7, and so on: what was just copied counts as text"),
             copied([3], 2, 1, 3, says="a text of one token has no earlier occurrence of anything"),

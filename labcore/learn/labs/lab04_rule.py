@@ -168,6 +168,13 @@ EXERCISES = (
                 law(0.5, 0.9, 0.7),
                 says="the second was rejected: its residual is (0.5, 0, 0.3)/0.8",
             ),
+            trap(
+                laws((0.0, 1.0, 0.0), (0.0, 0.0, 1.0)),
+                laws((1.0, 0.0, 0.0)),
+                [0],
+                law(0.0, 0.0),
+                says="p(x) = 0: token 0 is neither kept for u = 0 nor drawn for w = 0",
+            ),
             trap(P3[2:], P3[:0], [], law(0.95), says="no draft at all is a plain draw from p[0]"),
             agrees(drawn_chain, n=60),
         ),

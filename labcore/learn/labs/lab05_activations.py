@@ -208,6 +208,18 @@ EXERCISES = (
                 6.0,
                 says="6 reaches the threshold",
             ),
+            trap(
+                matrix((1.0, 0.3)),
+                matrix((0.0, 0.0), (0.5, 0.31)),
+                6.0,
+                says="row 0 of w is all zeros and stays zero: its max|·| is 0 too",
+            ),
+            trap(
+                matrix((1e-9, 3e-10)),
+                matrix((1e9, 0.0), (0.0, 1e9)),
+                6.0,
+                says="a token of small numbers is not empty: its step is its own max|·|/127",
+            ),
             agrees(drawn_product, n=20),
         ),
         mistakes=(

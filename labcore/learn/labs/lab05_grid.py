@@ -81,6 +81,13 @@ EXERCISES = (
             ),
             trap(matrix((-1.0, 0.2, 1.3)), 3, says="the zero is one of the codes, so a whole number"),
             trap(matrix((0.0, 0.0), (0.0, 3.0)), 2, says="a group of zeros gets the range −1 to 1"),
+            trap(
+                matrix((-0.6, 0.3, 2.4), (1.0, 2.0, 3.0)).reshape(1, 2, 3),
+                4,
+                says="[..., group]: the last axis is the group, whatever stands before it",
+            ),
+            trap(matrix((2.0, 2.0)), 2, says="equal weights are no group of zeros: the range is 0 to 2"),
+            trap(matrix((0.0, 3e-9)), 2, says="small weights are no group of zeros: the range is 0 to 3e−9"),
             agrees(drawn_groups, n=20),
         ),
         mistakes=(
@@ -136,6 +143,18 @@ EXERCISES = (
             trap(matrix((-1.5, 0.0, 0.4, 1.5)), 2, 4, says="1.5/1 rounds to 2, 2 + 2 is code 4, and the last is 3"),
             trap(matrix((-2.0, 0.0, 4.0)), 2, 3, says="−2 is code 0 and comes back as 2 · (0 − 1)"),
             trap(matrix((0.0, 0.7, 1.6, 3.0)), 2, 4, says="0.7 and 1.6 are closer to 1 and 2"),
+            trap(
+                matrix((-1.0, 0.5, 1.5, 2.0)),
+                2,
+                4,
+                says="round(w/scale) comes first, halves to even: 0.5 → 0 and 1.5 → 2; then the zero, 1, is added",
+            ),
+            trap(
+                matrix((0.0, 100.0, 200.0, 255.0)),
+                8,
+                4,
+                says="with 8 bits a code reaches 255, which int8 does not hold",
+            ),
             agrees(drawn_matrix, n=20),
         ),
         mistakes=(

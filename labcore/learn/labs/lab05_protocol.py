@@ -99,6 +99,11 @@ EXERCISES = (
             trap(torch.tensor([-3.0, 0.0, 1.0, 0.5]), NF4, says="the largest magnitude is 3"),
             trap(torch.zeros(4), NF4, says="a block of zeros must not become nan"),
             trap(torch.tensor([1.0, 0.78, -0.6, 0.04]), NF4, says="0.78 lies closest to the level 0.72"),
+            trap(
+                torch.tensor([1e-9, -1e-9, 5e-10, 0.0]),
+                NF4,
+                says="only a block of zeros is an exception: small numbers are divided by their own largest magnitude",
+            ),
             agrees(drawn_block, n=20),
         ),
         mistakes=(
@@ -161,6 +166,18 @@ EXERCISES = (
                 windows(2, 3, 4, 5), windows(2.0, 3.03, 4.0, 5.01), 1.02, says="the ratio is 1.01, its interval wider"
             ),
             trap(windows(2, 3, 4, 5), windows(2.1, 3.1, 4.1, 5.11), 1.01, says="worse by a tenth in every window"),
+            trap(
+                windows(2, 3, 4, 5),
+                windows(2.004, 3.005, 4.005, 5.006),
+                1.01,
+                says="surely worse, by half a percent, and surely by less than `most`: accepted",
+            ),
+            trap(
+                windows(2, 3, 4),
+                windows(2.25, 2.75, 3.75),
+                1.01,
+                says="better on average, but the interval reaches beyond `most`",
+            ),
             agrees(drawn_windows, n=20),
         ),
         mistakes=(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 
 from labcore.learn.exercises import Attempt, Exercise, Fault, Mistake, oracle, trap
+from labcore.learn.exercises.compare import kind_problem
 from labcore.learn.labs import lab06_references as ref
 from labcore.learn.labs.lab06_softmax import stays_inside, writes_all
 from labcore.learn.labs.lab06_tools import SECONDS, drawn, fenced
@@ -83,11 +84,13 @@ def right_at(keys: int, says: str) -> Callable[[Attempt], None]:
         q, k, v = _long()
         args = q, fenced(k[:keys].cpu()), fenced(v[:keys].cpu()), 512
         got, want = attempt(*args), (args[1] @ q / 4).softmax(0) @ args[2]
-        if bool(got.isnan().any()):
+        if torch.is_tensor(got) and bool(got.isnan().any()):
             raise Fault(
                 f"with {keys} keys in tiles of 512 the output is nan: −inf in k makes ±inf and nan of a score, and nan "
                 "in v stays nan at weight 0; fill both with 0 and put −inf into the scores"
             )
+        if problem := kind_problem(got, want):
+            raise Fault(f"{attempt.call(args)} {problem}")
         if not (float((got - want).abs().max()) < 1e-5 * float(want.abs().max())):
             mistake = attempt.likely_mistake(args, got, want)
             off = float((got - want).norm() / want.norm())
@@ -95,6 +98,18 @@ def right_at(keys: int, says: str) -> Callable[[Attempt], None]:
             raise Fault(f"{found}: {mistake or says}")
 
     return stage
+
+
+def reads_no_further(attempt: Attempt) -> None:
+    """A stage: the program of the first tile of queries reads no values behind it, where NaN lies."""
+    q, k, v, block = attention_case(12, 32, 32)
+    v[block:] = torch.nan
+    o, _ = attempt(q, k, v, block)
+    if bool(o[:block].isnan().any()):
+        raise Fault(
+            f"queries 0 to {block - 1} see as many keys, yet their program read on: the values behind are NaN here "
+            "and 0 · NaN is NaN; the loop ends at the last key that the last query of the tile sees"
+        )
 
 
 EXERCISES = (
@@ -144,6 +159,18 @@ EXERCISES = (
             trap(*attention_case(3, 20, 20), says="20 queries in tiles of 16: the second tile is part full"),
             trap(*attention_case(6, 3, 37), says="a few queries behind many keys"),
             stays_inside(*attention_case(6, 3, 37)),
+            trap(
+                one_of(16, 4.0),
+                one_of(16, *[100.0] * 16, -100.0),
+                one_of(16, *map(float, range(17))),
+                16,
+                says="m is the largest score so far, and never falls again",
+            ),
+            trap(
+                *attention_case(9, 40, 57),
+                says="40 queries behind 17 keys: query 15, the last of the first tile, sees key 32",
+            ),
+            reads_no_further,
         ),
         mistakes=(
             Mistake("the scores are not divided by √D", lambda *a: attended(*a, scale=lambda d: 1.0)),

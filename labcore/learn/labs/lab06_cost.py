@@ -102,6 +102,9 @@ EXERCISES = (
             trap(90, 108, 8, says="90 programs are more than 80 % of 108 slots"),
             trap(3, 4, 8, says="two splits make six programs, and the second wave is half empty"),
             trap(2, 8, 4, says="`most` splits are allowed"),
+            trap(80, 100, 8, says="80 of 100 is 80 %: no split"),
+            trap(79, 100, 8, says="79 of 100 is less than 80 %: split"),
+            trap(1, 200, 200, says="170 of 200 is 85 % of the best share, 1: at least 0.85 is enough"),
             agrees(drawn_grid, n=40),
         ),
         mistakes=(

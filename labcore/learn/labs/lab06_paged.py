@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from labcore.learn.exercises import Attempt, Exercise, Fault, Mistake, agrees, oracle, trap
+from labcore.learn.exercises.compare import kind_problem
 from labcore.learn.labs import lab06_references as ref
 from labcore.learn.labs.lab06_softmax import writes_all
 from labcore.learn.labs.lab06_tools import DEVICE, SECONDS, drawn, drawn_cache, drawn_weight4, fenced
@@ -76,6 +77,13 @@ def far_below(length: int) -> tuple:
     return fenced(q), fenced(keys), values, table, torch.tensor([length], dtype=torch.int32).to(DEVICE)
 
 
+def falling() -> tuple:
+    """The pages and values of `hand_case`; two keys score 100, the third, on the next page, −100."""
+    _, _, values, table, lengths = hand_case()
+    keys = torch.tensor([-100.0, 0, 0, 0, 100, 100]).view(3, 2, 1, 1).expand(3, 2, 1, 16)
+    return fenced(torch.full((1, 1, 16), 0.25)), fenced(keys), values, table, lengths
+
+
 def gemv_of(
     x, data, scale, group, *, low_first=True, halves=True, zero=8, late=False, transposed=False, unscaled=False
 ):
@@ -120,6 +128,8 @@ def one_hot(*columns: int) -> Callable[[Attempt], None]:
             x[column] = 1.0
             args = fenced(x), data, scale, 32
             got, want = attempt(*args), gemv_of(*args)
+            if problem := kind_problem(got, want):
+                raise Fault(f"{attempt.call(args)} {problem}")
             if not bool(((got - want).abs() < 1e-3 * scale.min()).all()):
                 mistake = attempt.likely_mistake(args, got, want)
                 raise Fault(
@@ -170,6 +180,12 @@ EXERCISES = (
             trap(*far_below(4), says="all scores are −30,000: the maximum of nothing is −inf"),
             trap(*far_below(3), says="all scores are −30,000: a slot without a key must score −inf"),
             trap(*drawn_cache(5, (0, 1), 1, 1, 2, 16), says="a request without keys: o is 0, not 0/0"),
+            trap(
+                *drawn_cache(6, (3, 5), 6, 2, 2, 16),
+                says="two requests of six heads: a row of q, o and lse is request · heads + "
+                "head, and three heads share a KV head",
+            ),
+            trap(*falling(), says="m is the largest score so far, and never falls again"),
         ),
         mistakes=(
             Mistake(
@@ -248,6 +264,7 @@ EXERCISES = (
                 says="weight 1 is in byte 1, and is 0",
             ),
             one_hot(0, 1, 15, 16, 31, 32, 49, 63),
+            trap(drawn(3, 128), *drawn_weight4(4, 3, 128, 64), 64, says="groups of 64: the high half is weight j + 32"),
             agrees(drawn_product, n=4),
         ),
         mistakes=(

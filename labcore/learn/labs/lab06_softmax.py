@@ -12,6 +12,7 @@ from labcore.learn.labs import lab06_references as ref
 from labcore.learn.labs.lab06_tools import SECONDS, drawn, fences, table_of, unwritten
 
 LAB = "lab06"
+LOWEST = torch.finfo(torch.float32).min
 
 
 def softmaxed(x, *, pad=-torch.inf, shift=True, divide=True):
@@ -54,7 +55,7 @@ def writes_all(*args) -> Callable[[Attempt], None]:
 
     def stage(attempt: Attempt) -> None:
         outputs = attempt(*args)
-        for out in outputs if isinstance(outputs, tuple) else (outputs,):
+        for out in outputs if isinstance(outputs, tuple | list) else (outputs,):
             if missing := unwritten(out):
                 raise Fault(
                     f"{attempt.call(args)} left {len(missing)} of {out.numel()} numbers unwritten in its output of "
@@ -69,7 +70,7 @@ def stays_inside(*args) -> Callable[[Attempt], None]:
 
     def stage(attempt: Attempt) -> None:
         outputs = attempt(*args)
-        for out in outputs if isinstance(outputs, tuple) else (outputs,):
+        for out in outputs if isinstance(outputs, tuple | list) else (outputs,):
             strays = int((~fences(out).isnan()).sum())
             if strays:
                 raise Fault(
@@ -98,6 +99,10 @@ EXERCISES = (
             trap(table_of((-3e4, -3e4, -3e4)), says="scores may lie anywhere: only −inf is below all of them"),
             trap(table_of((200.0, 199.0)), says="exp(200) is no float32"),
             stays_inside(table_of((1.0, 2.0, 3.0))),
+            trap(drawn(5, 1, 3000), says="3,000 columns: BLOCK is the next power of two of the row, not a constant"),
+            trap(
+                table_of((LOWEST,) * 3), says="float32's lowest number is what some masks write; only −inf is below it"
+            ),
             agrees(drawn_rows, n=6),
         ),
         mistakes=(
@@ -153,6 +158,11 @@ EXERCISES = (
             trap(table_of((99.0, 98.0, -99.0, -99.0)), 2, says="m is the largest score so far, and never falls again"),
             stays_inside(table_of((1.0, 2.0, 3.0)), 2),
             trap(table_of((1.0, 2.0, 3.0), (3.0, 1.0, 2.0)), 2, says="two rows, and a tile that is half full"),
+            trap(
+                table_of((LOWEST,) * 3),
+                2,
+                says="float32's lowest number is what some masks write; only −inf is below it",
+            ),
             agrees(drawn_rows_and_block, n=4),
         ),
         mistakes=(
