@@ -84,6 +84,12 @@ class Request:
             raise InputError(
                 f"request {request_id!r}: n > 1 and bad words as text are for Processor.requests to resolve"
             )
+        try:
+            cache_salt.encode()  # here, and not in the scheduler, where it would end every request
+        except (AttributeError, UnicodeEncodeError):
+            raise InputError(
+                f"request {request_id!r}: cache_salt={cache_salt!r} must be text, without lone surrogates"
+            ) from None
         self.request_id, self.sampling_params = request_id, sampling_params
         self.num_prompt_tokens = len(prompt_token_ids)
         self.all_token_ids = list(prompt_token_ids)

@@ -101,8 +101,11 @@ class Quantity:
 
     @classmethod
     def parse(cls, text: str) -> Quantity:
-        """Read `"2.684 GB"`, `"−0.23 GB"`, `"327,680 B/token"`, `"4.2 %"`. Raises UnitError if there is no number."""
-        match = re.fullmatch(r"\s*([-+−]?\d[\d,_]*(?:\.\d+)?(?:[eE][-+]?\d+)?)\s*(.*?)\s*", text)
+        """Read `"2.684 GB"`, `"−0.23 GB"`, `"327,680 B/token"`, `"4.2 %"`. Raises UnitError if there is no number; a
+        comma stands before three digits, so a decimal comma is refused (`"0,5 TB/s"`)."""
+        match = re.fullmatch(
+            r"\s*([-+−]?(?:\d{1,3}(?:,\d{3})+|\d[\d_]*)(?:\.\d+)?(?:[eE][-+]?\d+)?)(?![\d,])\s*(.*?)\s*", text
+        )
         if not match:
             raise UnitError(f"{text!r} is not a number with a unit; write it like '2.684 GB'")
         return cls(float(match[1].replace(",", "").replace("_", "").replace("−", "-")), unit(match[2] or "1").text)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 from labcore.core.request import Request, RequestStatus
-from labcore.core.step_plan import ScheduledRequest, StepPlan
+from labcore.core.step_plan import Move, ScheduledRequest, StepPlan
 from labcore.engine.scheduler import Scheduler
 from labcore.kv.block_pool import NULL_BLOCK
 
@@ -89,7 +89,9 @@ def check_requests(scheduler: Scheduler) -> None:
 
 
 def check_plan(scheduler: Scheduler, plan: StepPlan) -> None:
-    """A6, A7, S1, S3, S4, S5 and S7 of a plan that has not run yet."""
+    """A1, A6, A7, S1, S3, S4, S5 and S7 of a plan that has not run yet."""
+    if any(move.kind != Move.SWAP_OUT and move.target == NULL_BLOCK for move in plan.moves):
+        raise Violation("A1", "a move writes to the null block, which stands for no token and belongs to nobody")
     if plan.num_tokens != sum(row.num_tokens for row in plan.scheduled):
         raise Violation("S1", f"the plan counts {plan.num_tokens} tokens, its rows do not")
     if plan.num_tokens > scheduler.config.max_num_batched_tokens:

@@ -160,8 +160,15 @@ class LLM:
         return self.generate([self.chat_prompt(messages)], sampling_params)
 
     def chat_prompt(self, messages: ListLike[Message]) -> str:
-        """The prompt that `chat` would send."""
-        return render(self.tokenizer.chat_template, messages)
+        """The prompt that `chat` would send. InputError for a message with a control token in it, which would end its
+        turn: whoever writes "<|im_end|>" could go on in the system's name."""
+        tokens = self.tokenizer
+        bos = "" if tokens.add_bos else tokens.text_of(tokens.bos_id)
+        prompt = render(tokens.chat_template, messages, bos_token=bos, eos_token=tokens.text_of(tokens.eos_id))
+        for i, message in enumerate(messages):
+            if token := tokens.control_in(message["role"]) or tokens.control_in(message["content"]):
+                raise InputError(f"message {i} holds the control token {token!r}; take it out, or call generate")
+        return prompt
 
     def _requests(self, prompts, sampling_params) -> tuple[list[Prompt], list[list[Request]]]:
         """Prompts as a list, and the requests of each."""

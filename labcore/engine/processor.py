@@ -57,8 +57,8 @@ class Processor:
     def _spellings(self, word: str | tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """A bad word at the beginning of a text and behind a space. Source: vLLM 0.9.2, SamplingParams."""
         if isinstance(word, str):
-            yield tuple(self.tokenizer.encode(word))
-            yield tuple(self.tokenizer.encode(" " + word.lstrip()))
+            yield tuple(self.tokenizer.encode(word, add_bos=False))  # no answer contains the token before a text
+            yield tuple(self.tokenizer.encode(" " + word.lstrip(), add_bos=False))
         else:
             yield word
 

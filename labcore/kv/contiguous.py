@@ -93,6 +93,8 @@ class ContiguousKVCache:
         """Which pass indices and cache positions the tokens that `extend` is given take."""
         spans, begin = [], 0
         for slot, count in new_tokens:
+            if not 0 <= slot < len(self.lengths):
+                raise InputError(f"slot {slot}: this cache has slots 0 to {len(self.lengths) - 1}")
             past = self.lengths[slot]
             if count < 1 or past + count > self.capacity or any(span.slot == slot for span in spans):
                 raise InputError(

@@ -45,12 +45,15 @@ class HostPool:
     def swap_in(self, request_id: str, table: list[int], first_block: int) -> list[BlockMove]:
         """Moves that fill a new table from entry `first_block` on; what precedes it was found on the device.
 
-        The host blocks are free afterwards; nothing happens for a request that is not here.
+        The host blocks are free afterwards; nothing happens for a request that is not here, and nothing is moved to
+        where a sliding window has passed since (the null block is never written).
         """
         _, kept = self.saved.get(request_id, (0, []))
         pairs = list(zip(kept, table, strict=False))[first_block:]
         self.drop(request_id)
-        return [BlockMove(Move.SWAP_IN, host, block) for host, block in pairs if host is not None]
+        return [
+            BlockMove(Move.SWAP_IN, host, block) for host, block in pairs if host is not None and block != NULL_BLOCK
+        ]
 
     def drop(self, request_id: str) -> None:
         """Forget a request, if it is here."""

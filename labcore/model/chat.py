@@ -19,9 +19,17 @@ SMOLLM2_TEMPLATE = (
 )
 
 
-def render(template: str | None, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+def render(
+    template: str | None,
+    messages: Sequence[Message],
+    *,
+    add_generation_prompt: bool = True,
+    bos_token: str = "",
+    eos_token: str = "",
+) -> str:
     """The prompt for `messages`, ending where the assistant's answer begins if `add_generation_prompt`.
 
+    bos_token, eos_token: what the template writes by these names; "" for a token that the tokenizer puts there itself.
     InputError for messages without role or content, DataError for a checkpoint without a usable template.
     """
     for i, message in enumerate(messages):
@@ -33,7 +41,8 @@ def render(template: str | None, messages: Sequence[Message], *, add_generation_
         raise DataError("this checkpoint has no chat template; pass a finished prompt instead of messages")
     if template == SMOLLM2_TEMPLATE:
         return _smollm2(messages, add_generation_prompt)
-    return _jinja(template, messages, add_generation_prompt)
+    names = {"bos_token": bos_token, "eos_token": eos_token}
+    return _jinja(template, messages=messages, add_generation_prompt=add_generation_prompt, **names)
 
 
 def _smollm2(messages: Sequence[Message], add_generation_prompt: bool) -> str:
@@ -43,7 +52,7 @@ def _smollm2(messages: Sequence[Message], add_generation_prompt: bool) -> str:
     return "".join(turns) + ("<|im_start|>assistant\n" if add_generation_prompt else "")
 
 
-def _jinja(template: str, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+def _jinja(template: str, **variables) -> str:
     try:
         from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment  # templates come from strangers' files
@@ -56,8 +65,6 @@ def _jinja(template: str, messages: Sequence[Message], add_generation_prompt: bo
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.globals["raise_exception"] = refuse
     try:
-        return environment.from_string(template).render(
-            messages=messages, add_generation_prompt=add_generation_prompt, bos_token="", eos_token=""
-        )
-    except TemplateError as error:
+        return environment.from_string(template).render(**variables)
+    except Exception as error:  # a template is a stranger's program: it may divide by zero, too
         raise DataError(f"the checkpoint's chat template failed: {error}") from None

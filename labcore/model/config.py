@@ -38,8 +38,7 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         for name in ("n_layers", "hidden", "n_heads", "n_kv_heads", "head_dim", "intermediate", "vocab", "context"):
-            if getattr(self, name) < 1:
-                raise DataError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+            _count(getattr(self, name), name)
         if self.n_heads % self.n_kv_heads:
             raise DataError(f"{self.n_heads} query heads cannot share {self.n_kv_heads} key-value heads evenly")
         if self.head_dim % 2:
@@ -52,7 +51,8 @@ class DecoderConfig:
         """Configuration from GGUF metadata; DataError for another architecture or a feature not implemented."""
         arch = _known(file.architecture, str(file.path))
         get = lambda key, default=None: file.field(f"{arch}.{key}", default)  # noqa: E731
-        heads, hidden = get("attention.head_count"), get("embedding_length")
+        heads = _count(get("attention.head_count"), f"{file.path}: {arch}.attention.head_count")
+        hidden = _count(get("embedding_length"), f"{file.path}: {arch}.embedding_length")
         head_dim = get("attention.key_length", hidden // heads)
         if get("rope.dimension_count", head_dim) != head_dim:
             raise DataError(f"{file.path}: rotary embedding over part of a head is not implemented")
@@ -88,7 +88,8 @@ class DecoderConfig:
         """Configuration from the parsed config.json of a Llama, Qwen2 or Qwen3 model; same errors."""
         arch = _known(config.get("model_type"), source)
         try:
-            heads, hidden = config["num_attention_heads"], config["hidden_size"]
+            names = "num_attention_heads", "hidden_size"
+            heads, hidden = (_count(config[name], f"{source}: {name}") for name in names)
             head_dim = config.get("head_dim") or hidden // heads
             rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
             default_bias, qk_norm = VARIANTS[arch]
@@ -115,6 +116,13 @@ class DecoderConfig:
             )
         except KeyError as error:
             raise DataError(f"{source}: field {error} is missing") from None
+
+
+def _count(value: object, name: str) -> int:
+    """`value`, if it is a whole number of something; DataError with `name` otherwise."""
+    if type(value) is not int or value < 1:
+        raise DataError(f"{name} is {value!r}; it must be 1 or more, an integer")
+    return value
 
 
 def _known(architecture: str | None, source: str) -> str:

@@ -21,7 +21,7 @@ from labcore.model import pretokenizer
 from labcore.model.config import DecoderConfig
 from labcore.model.llama import Llama
 from labcore.model.loader import SafetensorsCheckpoint, gguf_name
-from labcore.model.tokenizer import CONTROL, Tokenizer
+from labcore.model.tokenizer import CONTROL, END_FIELDS, USER_DEFINED, Tokenizer
 
 NORMAL, UNUSED = 1, 5  # tokenizer.ggml.token_type, beside CONTROL
 
@@ -83,18 +83,27 @@ def _vocabulary(folder: SafetensorsFolder, tokenizer: Tokenizer) -> dict[str, Va
         raise DataError(f"{folder.path}: llama.cpp has no name for this tokenizer's pre-tokenizer")
     texts = {i: text for text, i in spec["model"]["vocab"].items()} | {i: text for text, i in tokenizer.special.items()}
     special = set(tokenizer.special.values())
-    kinds = [CONTROL if i in special else NORMAL if i in texts else UNUSED for i in range(tokenizer.vocab_size)]
-    ends = sorted(tokenizer.eos_ids)
+    kinds = [
+        CONTROL if i in tokenizer.hidden
+        else USER_DEFINED if i in special
+        else NORMAL if i in texts
+        else UNUSED
+        for i in range(tokenizer.vocab_size)
+    ]  # fmt: skip
+    ends = sorted(tokenizer.eos_ids, key=lambda i: (i != tokenizer.eos_id, i))  # the tokenizer's own first
     if not ends:
         raise DataError(f"{folder.path}: the tokenizer names no end-of-sequence token, which GGUF needs")
+    if len(ends) > len(END_FIELDS):
+        raise DataError(f"{folder.path}: {len(ends)} tokens end an answer; GGUF names {len(END_FIELDS)}")
+    optional = {"tokenizer.ggml.bos_token_id": tokenizer.bos_id, "tokenizer.chat_template": tokenizer.chat_template}
     return {
+        **{key: value for key, value in optional.items() if value is not None},
+        **dict(zip(END_FIELDS, ends, strict=False)),
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": names[0],
         "tokenizer.ggml.tokens": [texts.get(i, f"[PAD{i}]") for i in range(tokenizer.vocab_size)],
         "tokenizer.ggml.token_type": np.array(kinds, np.int32),
         "tokenizer.ggml.merges": [m if isinstance(m, str) else " ".join(m) for m in spec["model"]["merges"]],
-        "tokenizer.ggml.bos_token_id": ends[0] if tokenizer.bos_id is None else tokenizer.bos_id,
-        "tokenizer.ggml.eos_token_id": ends[0],
         "tokenizer.ggml.add_bos_token": tokenizer.add_bos,
     }
 

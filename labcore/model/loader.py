@@ -7,6 +7,7 @@ own storage, and fills what is left. Nothing is dequantized that a swapped-in mo
 
 import sys
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -60,16 +61,23 @@ class GGUFCheckpoint:
     def __init__(self, path: str | Path):
         self.file = GGUFFile(path)
         self.config = DecoderConfig.from_gguf(self.file)
+        self.shapes = parameter_shapes(self.config)
 
     def blocks(self, name: str) -> tuple[np.ndarray, BlockFormat]:
         """The parameter as stored: raw uint8 [rows, bytes per row] and its block format.
 
         Rows are in the decoder's order: llama.cpp's converter interleaves the rows of q and k of the llama architecture
         so that rotary pairs are neighbours (2i, 2i+1); here they are (i, i + head_dim/2) again. Only whole rows move,
-        so blocks stay intact.
+        so blocks stay intact. DataError for a tensor whose shape is not the configuration's: compiled kernels compute
+        addresses from it and check nothing.
         """
         stored = gguf_name(untied(name, self.config))
-        raw, format = self.file.raw(stored), self.file.info(stored).format
+        raw, info, wanted = self.file.raw(stored), self.file.info(stored), self.shapes[name]
+        if info.shape != wanted:
+            raise DataError(
+                f"{self.file.path}: tensor {stored}: shape {info.shape} in the file, {wanted} by configuration"
+            )
+        format = info.format
         if self.config.architecture == "llama" and name.rpartition(".")[0].endswith(("q_proj", "k_proj")):
             if raw.ndim == 1:  # a bias: one number per row
                 raw = raw.reshape(-1, format.layout.itemsize)
@@ -96,9 +104,22 @@ class SafetensorsCheckpoint:
         self.folder = SafetensorsFolder(path)
         self.config = DecoderConfig.from_hf(self.folder.config, str(Path(path) / "config.json"))
 
+    @cached_property
+    def unknown(self) -> list[str]:
+        """Tensors of the folder that the decoder has no use for, such as biases or the scales of quantized weights."""
+        known = {hub_name(untied(name, self.config)) for name in parameter_shapes(self.config)} | {"lm_head.weight"}
+        return [name for name in self.folder.files if name not in known and not name.endswith(".inv_freq")]
+
     def tensor(self, name: str) -> torch.Tensor:
-        name = untied(name, self.config)
-        return self.folder.tensor(hub_name(name))
+        """DataError for a folder with tensors that this decoder would leave out of the model."""
+        if self.unknown:
+            kind = (self.folder.config.get("quantization_config") or {}).get("quant_method")
+            why = f"; its weights are quantized ({kind}), load the original" if kind else ""
+            raise DataError(
+                f"{self.folder.path}: {self.unknown[0]} and {len(self.unknown) - 1} other tensors are no part of a "
+                f"{self.config.architecture} model as config.json describes it{why}"
+            )
+        return self.folder.tensor(hub_name(untied(name, self.config)))
 
     def tokenizer(self) -> Tokenizer:
         from labcore.model.tokenizer_json import tokenizer_from_folder
@@ -158,6 +179,13 @@ def gguf_name(name: str) -> str:
 def hub_name(name: str) -> str:
     """The tensor of a Hugging Face folder that holds our parameter: all but the head lies under "model."."""
     return name if name.startswith("lm_head.") else f"model.{name}"
+
+
+def parameter_shapes(config: DecoderConfig) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter of the decoder, a tied head included."""
+    with torch.device("meta"):
+        parameters = Llama(config).named_parameters(remove_duplicate=False)
+    return {name: tuple(parameter.shape) for name, parameter in parameters}
 
 
 def untied(name: str, config: DecoderConfig) -> str:

@@ -27,7 +27,6 @@ DIGIT = r"\p{N}"  # every digit is a word of its own: "2024" is four tokens, "1 
 # tokenizer.ggml.pre -> the patterns of its stages, applied in order
 BY_NAME = {
     "gpt-2": (GPT2,),
-    "default": (GPT2,),
     "smollm": (DIGIT, GPT2),
     "starcoder": (DIGIT, GPT2),
     "refact": (DIGIT, GPT2),

@@ -13,6 +13,7 @@ from labcore.model import pretokenizer
 from labcore.model.bpe import BytePairEncoder
 from labcore.model.detokenizer import Detokenizer
 
+END_FIELDS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))  # of text, turn, message
 CONTROL, USER_DEFINED = 3, 4  # tokenizer.ggml.token_type: never shown to the reader; matched whole in text
 
 
@@ -31,7 +32,8 @@ class Tokenizer:
 
     tokens: the vocabulary in the byte alphabet, special tokens as plain text; merges: "left right" in order of rank;
     special: text -> id of the tokens that are matched whole before anything else; hidden: the ids among them that
-    `decode` can leave out; stages: see `pretokenizer`. With `whole_words`, a word in the vocabulary needs no merges.
+    `decode` can leave out; stages: see `pretokenizer`; eos_id: the end token of chat templates, eos_ids: all that end
+    an answer. With `whole_words`, a word in the vocabulary needs no merges. DataError for add_bos without a bos_id.
     """
 
     def __init__(
@@ -43,18 +45,22 @@ class Tokenizer:
         *,
         hidden: Iterable[int] = (),
         bos_id: int | None = None,
+        eos_id: int | None = None,
         eos_ids: Iterable[int] = (),
         add_bos: bool = False,
         chat_template: str | None = None,
         normal_form: str | None = None,
         whole_words: bool = False,
     ):
+        if add_bos and bos_id is None:
+            raise DataError("add_bos is set, but no beginning-of-sequence token is named")
         self.special, self.hidden = special, frozenset(hidden)
-        self.bos_id, self.eos_ids, self.add_bos = bos_id, frozenset(eos_ids), add_bos
+        self.bos_id, self.eos_id, self.eos_ids, self.add_bos = bos_id, eos_id, frozenset(eos_ids), add_bos
         self.chat_template, self.normal_form, self.stages = chat_template, normal_form, stages
         self.token_bytes = _token_bytes(tokens, special)
         ids = {token: i for i, token in enumerate(tokens)}
-        self._words = {self.token_bytes[i]: i for i in range(len(tokens))} if whole_words else {}
+        ordinary = set(range(len(tokens))) - set(special.values()) if whole_words else ()
+        self._words = {self.token_bytes[i]: i for i in ordinary}
         self._bpe = BytePairEncoder([ids.get(stand_in) for stand_in in byte_alphabet()], _merge_table(merges, ids))
         longest_first = sorted(special, key=len, reverse=True)
         self._special_pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
@@ -78,7 +84,8 @@ class Tokenizer:
                 pretokenizer.by_name(name),
                 hidden=[i for i, kind in enumerate(types) if kind == CONTROL],
                 bos_id=file.metadata.get("tokenizer.ggml.bos_token_id"),
-                eos_ids=[file.field("tokenizer.ggml.eos_token_id")],
+                eos_id=file.field("tokenizer.ggml.eos_token_id"),
+                eos_ids=[file.metadata[key] for key in END_FIELDS if key in file.metadata],
                 add_bos=file.metadata.get("tokenizer.ggml.add_bos_token", False),
                 chat_template=file.metadata.get("tokenizer.chat_template"),
                 normal_form="NFC" if name == "qwen2" else None,
@@ -97,6 +104,8 @@ class Tokenizer:
         With `parse_special`, text such as "<|im_end|>" becomes that one token; without it, it is ordinary text, which
         is what text from strangers should be. `add_bos` None does what the checkpoint asks for.
         """
+        if add_bos and self.bos_id is None:
+            raise InputError("add_bos=True: this tokenizer has no beginning-of-sequence token")
         ids = [self.bos_id] if (self.add_bos if add_bos is None else add_bos) else []
         position = 0
         for match in self._special_pattern.finditer(text) if parse_special else ():
@@ -108,6 +117,15 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], *, skip_special: bool = False) -> str:
         """Text of `ids`. Bytes that are not UTF-8 become U+FFFD, as a cut-off character does."""
         return b"".join(self.bytes_of(i, skip_special=skip_special) for i in ids).decode("utf-8", errors="replace")
+
+    def text_of(self, token_id: int | None) -> str:
+        """The text of one token, "" for None: what a chat template writes for bos_token and eos_token."""
+        return "" if token_id is None else self.decode([token_id])
+
+    def control_in(self, text: str) -> str | None:
+        """The first control token spelled out in `text`, None if there is none."""
+        found = (match.group() for match in self._special_pattern.finditer(text))
+        return next((token for token in found if self.special[token] in self.hidden), None)
 
     def detokenizer(self, *, skip_special: bool = True) -> Detokenizer:
         """A fresh incremental decoder for one stream of tokens."""

@@ -22,7 +22,7 @@ def tokenizer_from_folder(folder: SafetensorsFolder) -> Tokenizer:
     if any(token.get("lstrip") or token.get("rstrip") or token.get("single_word") for token in added.values()):
         raise DataError(f"{folder.path}: added tokens that strip spaces or match single words are not implemented")
     ids = model["vocab"] | {text: token["id"] for text, token in added.items()}
-    bos_id = ids.get(_text(options.get("bos_token")))
+    bos_id, eos_id = (ids.get(_text(options.get(name))) for name in ("bos_token", "eos_token"))
     try:
         return Tokenizer(
             _by_id(ids, folder.config.get("vocab_size", 0)),
@@ -31,9 +31,10 @@ def tokenizer_from_folder(folder: SafetensorsFolder) -> Tokenizer:
             pretokenizer.from_json(spec.get("pre_tokenizer")),
             hidden=[token["id"] for token in added.values() if token.get("special")],
             bos_id=bos_id,
-            eos_ids=_end_ids(folder, ids.get(_text(options.get("eos_token")))),
+            eos_id=eos_id,
+            eos_ids=_end_ids(folder, eos_id),
             add_bos=bos_id is not None and _prepends(spec.get("post_processor"), _text(options.get("bos_token"))),
-            chat_template=options.get("chat_template"),
+            chat_template=_chat_template(folder, options),
             normal_form=normal_form,
             whole_words=model.get("ignore_merges", False),
         )
@@ -43,6 +44,15 @@ def tokenizer_from_folder(folder: SafetensorsFolder) -> Tokenizer:
 
 def _optional(folder: SafetensorsFolder, name: str) -> dict:
     return folder.json(name) if (folder.path / name).is_file() else {}
+
+
+def _chat_template(folder: SafetensorsFolder, options: dict) -> str | None:
+    """chat_template.jinja, where transformers 5 writes it, else tokenizer_config.json's; of several the "default"."""
+    file = folder.path / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    found = options.get("chat_template")
+    return {one["name"]: one["template"] for one in found}.get("default") if isinstance(found, list) else found
 
 
 def _text(token: str | dict | None) -> str | None:

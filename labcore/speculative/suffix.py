@@ -2,9 +2,9 @@
 
 Prompt lookup copies one place of one text. Here every run of up to `depth` tokens is a path in a trie, and a node
 counts how often its path occurred. The longest suffix of the current text that was ever continued leads to a node; what
-followed there, the likeliest first, is a draft tree. Each request has a trie of its own text. The answers of finished
-requests share one, so that an agent that asks alike again and again is served from what it was told before; requests
-with different salts share nothing, as in the prefix cache.
+followed there, the likeliest first, is a draft tree. Each request has a trie of its own text. What finished and
+preempted requests have answered shares one, so that an agent that asks alike again and again is served from what it was
+told before; requests with different salts share nothing, as in the prefix cache.
 Source: Oliaro et al., SuffixDecoding, arXiv:2411.04975, section 3; its limit on speculation, tokens no more than
 `factor` times the matched suffix, is that of ArcticInference's implementation.
 """
@@ -194,7 +194,8 @@ class SuffixProposer(Proposer):
         return grow(node, most, self.min_probability, self.branches)
 
     def forget(self, request_ids: Iterable[str]) -> None:
-        """Their answers, as far as they came, join the shared trie."""
+        """Their answers, as far as they came, join the shared trie. So what a request had said before a preemption is
+        counted once more when it ends; that shifts the draft's guesses a little, and never the answer."""
         for name in request_ids:
             if (own := self.own.pop(name, None)) is not None and self.shared is not None:
                 _, text, num_prompt_tokens = own

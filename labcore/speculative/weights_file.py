@@ -83,6 +83,12 @@ class Weights:
     def fill(self, module: Module) -> Module:
         """`module` with these weights, in evaluation mode: computed from the stored blocks if the target is served by
         compiled kernels, else in float32 where the target is."""
+        for name, parameter in module.named_parameters():
+            if self.file.info(name).shape != parameter.shape:
+                raise DataError(
+                    f"{self.file.path}: tensor {name}: shape {self.file.info(name).shape} in the file, "
+                    f"{tuple(parameter.shape)} by its facts"
+                )
         compiled = isinstance(self.target.layers[0], CompiledStack)
         if compiled and self.config is not None:
             layers = [products(self, i) for i in range(self.config.n_layers)]

@@ -300,6 +300,12 @@ def test_what_no_processor_has_seen_is_checked_too():
             Request("many", [1], params)
 
 
+@pytest.mark.parametrize("salt", ["\ud800", None, 3, b"x"])
+def test_a_salt_that_cannot_be_hashed_is_refused_before_it_ends_the_engine(salt):
+    with pytest.raises(InputError, match=r"cache_salt=.* must be text, without lone surrogates"):
+        Request("salty", [1], SamplingParams(), cache_salt=salt)
+
+
 def test_one_name_may_be_given_as_it_is():
     core = new_llm(tiny_model()).core
     core.add_request(Request("req-1", [1], SamplingParams()))

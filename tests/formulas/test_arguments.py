@@ -15,6 +15,20 @@ def test_scalars_give_a_float():
     assert type(KV(**HEADS)) is float and type(KV(**HEADS | {"n_kv": np.int64(8)})) is float
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("2.684 GB", 2.684), ("327,680 B/token", 327_680), ("−0.23 GB", -0.23), ("1,234.5 GB", 1234.5), ("1e3 GB", 1000)],
+)
+def test_quantities_are_read_as_they_are_written(text, value):
+    assert Quantity.parse(text).value == value
+
+
+@pytest.mark.parametrize("text", ["0,5 TB/s", "12,5 GB", "12,50 GB", "1,2,3 GB", "1,2345 GB"])
+def test_a_decimal_comma_is_asked_for_again(text):
+    with pytest.raises(UnitError, match="is not a number with a unit"):
+        Quantity.parse(text)
+
+
 def test_arrays_broadcast():
     out = formula["kv.bytes"](kappa=327_680, L=np.array([1, 2, 4])[:, None], B=np.array([1, 10]))
     assert out.shape == (3, 2) and out[2, 1] == 327_680 * 40

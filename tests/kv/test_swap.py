@@ -27,6 +27,13 @@ def test_only_computed_blocks_are_kept_and_forgotten_ones_stay_forgotten():
     assert [move.target for move in host.swap_in("a", [0, 5, 6], first_block=0)] == [5, 6]
 
 
+def test_nothing_is_brought_back_to_where_a_window_has_passed():
+    host = HostPool(8)
+    host.swap_out("a", 6, [7, 8, 9], block_size=2)
+    moves = host.swap_in("a", [0, 5, 6], first_block=0)  # the window passed the first block meanwhile: the null block
+    assert [move.target for move in moves] == [5, 6] and len(host.free_blocks) == 8
+
+
 def test_a_request_that_does_not_fit_changes_nothing():
     host = HostPool(1)
     assert host.swap_out("a", 4, [7, 8], block_size=2) is None

@@ -12,7 +12,7 @@ save_file = pytest.importorskip("safetensors.torch", reason="safetensors is not 
 
 from tokenizers import Regex, models, normalizers, pre_tokenizers, processors, trainers  # noqa: E402
 
-from labcore.core.errors import DataError  # noqa: E402
+from labcore.core.errors import DataError, InputError  # noqa: E402
 from labcore.formats.safetensors_folder import SafetensorsFolder  # noqa: E402
 from labcore.model import pretokenizer  # noqa: E402
 from labcore.model.tokenizer_json import tokenizer_from_folder  # noqa: E402
@@ -107,6 +107,27 @@ def test_end_tokens_and_options_come_from_the_neighbouring_files(tmp_path):
     assert ours.eos_ids == {1, 2} and ours.bos_id == 0 and not ours.add_bos
     assert ours.chat_template == "{{ messages }}"
     assert ours.decode([0, 2], skip_special=True) == ""
+
+
+def test_chat_templates_are_found_where_transformers_writes_them(tmp_path):
+    named = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]
+    folder = folder_of(tmp_path, train("gpt-2"), chat_template=named)
+    ours = tokenizer_from_folder(folder)
+    assert ours.chat_template == "D" and ours.eos_id == 1 and ours.text_of(ours.eos_id) == "<eos>"
+    (tmp_path / "chat_template.jinja").write_text("J")
+    assert tokenizer_from_folder(folder).chat_template == "J"
+
+
+def test_text_from_strangers_is_no_special_token_even_as_a_whole_word(tmp_path):
+    library = train("llama 3", ignore_merges=True)
+    ours = tokenizer_from_folder(folder_of(tmp_path, library))
+    assert ours.encode("<eos>") == [1] and 1 not in ours.encode("<eos>", parse_special=False)
+
+
+def test_a_start_that_nobody_named_is_not_put_before_a_text(tmp_path):
+    ours = tokenizer_from_folder(folder_of(tmp_path, train("gpt-2"), bos_token=None))
+    with pytest.raises(InputError, match="add_bos=True: this tokenizer has no beginning-of-sequence token"):
+        ours.encode("hi", add_bos=True)
 
 
 def test_rows_of_the_embedding_beyond_the_vocabulary_decode_to_nothing(tmp_path):

@@ -261,6 +261,36 @@ def test_a_tensor_of_another_shape_is_one_sentence(tiny_gguf):
         load_model(checkpoint)
 
 
+def test_a_stored_tensor_of_another_shape_is_refused_before_compiled_code_reads_it(tiny_gguf):
+    checkpoint = open_checkpoint(tiny_gguf)
+    checkpoint.shapes["layers.0.mlp.down_proj.weight"] = (48, 95)  # what the configuration would ask for
+    with pytest.raises(DataError, match=r"tensor blk\.0\.ffn_down\.weight: shape .* in the file, \(48, 95\) by config"):
+        checkpoint.blocks("layers.0.mlp.down_proj.weight")
+
+
+def test_a_folder_with_tensors_that_would_be_left_out_is_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    reference_model("Llama", {}).save_pretrained(tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    weights = load_file(file)
+    scale = {"model.layers.0.mlp.up_proj.weight_scale_inv": torch.ones(1)}
+    save_file(weights | scale, file)
+    with pytest.raises(DataError, match=r"weight_scale_inv and 0 other tensors are no part of a llama model as config"):
+        load_model(open_checkpoint(tmp_path))
+    config = json.loads((tmp_path / "config.json").read_text()) | {"quantization_config": {"quant_method": "fp8"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match=r"its weights are quantized \(fp8\), load the original"):
+        load_model(open_checkpoint(tmp_path))
+
+
+@pytest.mark.parametrize("value", [0, "8", None, 4.5, [4, 4]])
+def test_a_count_that_is_none_is_one_sentence(value):
+    config = {"model_type": "llama", "num_attention_heads": value, "hidden_size": 48}
+    with pytest.raises(DataError, match=r"num_attention_heads is .*; it must be 1 or more, an integer"):
+        DecoderConfig.from_hf(config, "config.json")
+
+
 @pytest.mark.model
 def test_smollm2s_configuration(smollm2_path):
     config = DecoderConfig.from_gguf(GGUFFile(smollm2_path))
