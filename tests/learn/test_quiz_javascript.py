@@ -126,7 +126,7 @@ def test_orders_blanks_and_the_readers_own_grade():
     assert found[0]["outcome"] == "pass" and "first 1 of 5 are" in found[1]["says"]
     assert found[2]["outcome"] == "pass" and found[3]["blanks"] == ["rate"]
     assert [f.get("outcome") for f in found[4:]] == ["pass", None, "hold", None, "fail"]
-    assert "ticked 3: that is Lean" in found[5]["error"] and "ticked none" in found[7]["error"]
+    assert "ticked 3: that is Lean" in found[5]["error"] and "at least one point" in found[7]["error"]
 
 
 NUMBERS = [("327,680", "1", 327680), (" −4.5 ", "1", -4.5), ("3.2e5", "B", 320000), ("3.2 × 10^5", "B", 320000)]
