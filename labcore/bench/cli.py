@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 from labcore.bench import suites
@@ -14,6 +13,7 @@ from labcore.bench.device import check_threads, cuda_available, usable_threads
 from labcore.bench.record import write_run
 from labcore.bench.report import report
 from labcore.core.errors import InputError
+from labcore.core.files import check_creatable
 
 UNFINISHED = "unfinished-run"  # a file in --out, there while a GPU is measured
 HELP = "measure ceilings and suites of this machine, and write a recorded run"
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and (args.out is None or not (args.out / UNFINISHED).is_file()):
         raise InputError(f"--resume: there is no {UNFINISHED} in --out {args.out}; leave out --resume to begin anew")
     if args.out is not None:
-        _check_writable(args.out)
+        check_creatable(args.out, "--out")
     names = suites.choose(args.suite, args.device)
     on_cpu = args.device == "cpu"
     finished = suites.record(names, "cpu", threads, _say) if on_cpu else _record_cuda(args, names, threads)
@@ -57,15 +57,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"\nwritten to {write_run(finished, args.out)}")
         (args.out / UNFINISHED).unlink(missing_ok=True)
     return 1 if any(one["why"].startswith("failed") for one in finished["skipped"]) else 0
-
-
-def _check_writable(folder: Path) -> None:
-    """Raises InputError, before an hour of measuring, unless a file can be made in the folder, or where it will be."""
-    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
-    try:
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:
-        raise InputError(f"--out {folder} cannot be written to ({error.strerror}); name another folder") from None
 
 
 def _record_cuda(args: argparse.Namespace, names: list[str], threads: int) -> dict:

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -87,6 +88,18 @@ def atomic_write(path: str | os.PathLike, content: bytes | str) -> None:
         raise InputError(
             f"cannot write {path} ({error.strerror}): the folder must exist, be writable and have room"
         ) from None
+
+
+def check_creatable(folder: Path, option: str) -> None:
+    """Raises InputError, naming the `option` that chose it, unless a file can be made in `folder`, or where it will be.
+
+    For commands that would otherwise work for an hour before they find out.
+    """
+    try:
+        nearest = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        raise InputError(f"{option} {folder} cannot be written to ({error.strerror}); name another folder") from None
 
 
 def sha256(path: str | os.PathLike) -> str:

@@ -34,9 +34,8 @@ class AsyncEngine:
             raise InputError(f"max_requests={max_requests}: must be 1 or more")
         self.core, self.max_requests = core, max_requests
         self._inboxes: dict[str, asyncio.Queue[Progress]] = {}  # of every unfinished request
-        self._served: dict[
-            str, asyncio.Queue[Progress]
-        ] = {}  # the same as the engine's thread knows it: ids come again
+        # the same as the engine's thread knows it: an id may come again while a step runs
+        self._served: dict[str, asyncio.Queue[Progress]] = {}
         self._commands: deque[Callable[[], None]] = deque()  # to be called in the thread, before its next step
         self._wake = asyncio.Event()
         self._task: asyncio.Task | None = None
@@ -153,13 +152,16 @@ class AsyncEngine:
         return self.core.has_unfinished_requests(), [(self._inbox(one), one) for one in progress]
 
     def _inbox(self, one: Progress) -> asyncio.Queue:
+        """In the thread: where this goes, the request's own even if its id has come again meanwhile."""
         return self._served[one.request_id] if one.finish_reason is None else self._served.pop(one.request_id)
 
     def _abort(self, name: str) -> None:
+        """In the thread: end the request that has this id there."""
         self.core.abort([name])
         self._served.pop(name, None)
 
     def _drain_and_abort(self, names: list[str]) -> None:
+        """In the thread, when the engine has broken or is left: answer whoever still asks, and end all of `names`."""
         while self._commands:
             self._commands.popleft()()
         self.core.abort(names)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 from labcore.core.errors import InputError
+from labcore.core.files import check_creatable
 
 HELP = "quantize a safetensors checkpoint with RTN, GPTQ or AWQ into a GPTQ or AWQ folder"
 METHODS = ("rtn", "gptq", "awq")
@@ -70,10 +70,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _check_out(out: Path) -> None:
     """InputError for a folder that is there already or that cannot be made."""
-    try:
-        if out.exists():
-            raise InputError(f"--out {out} is there already; name a folder that is not")
-        nearest = next(parent for parent in out.absolute().parents if parent.exists())
-        tempfile.TemporaryDirectory(dir=nearest).cleanup()
-    except OSError as error:
-        raise InputError(f"cannot make the folder --out {out} ({error.strerror}): name another one") from None
+    check_creatable(out, "--out")
+    if out.exists():
+        raise InputError(f"--out {out} is there already; name a folder that is not")

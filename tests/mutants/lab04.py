@@ -7,7 +7,7 @@ import math
 import torch
 
 from labcore.learn.labs import lab04_references as ref
-from labcore.learn.labs.lab04_candidates import candidates_of, first_row_each_time
+from labcore.learn.labs.lab04_candidates import candidates_of
 from labcore.learn.labs.lab04_cost import bias_of
 from labcore.learn.labs.lab04_drafts import best, search, tokens
 from labcore.learn.labs.lab04_rule import chain_of, first_that_reaches, one, point
@@ -341,7 +341,7 @@ def uses_the_first_number_throughout(p, qs, token_ids, uniforms):
 
 @mutant("spec.candidates", says="each rejection takes off its own row")
 def takes_off_the_first_row_each_time(p, qs, token_ids, uniforms):
-    return first_row_each_time(p, qs, token_ids, uniforms)
+    return candidates_of(p, qs, token_ids, uniforms, row=0)
 
 
 @mutant("spec.candidates", says="it is not kept, not even for u = 0: strictly <")

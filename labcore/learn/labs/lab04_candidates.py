@@ -16,26 +16,15 @@ from labcore.sampling.rejection import accept_candidates, accepts, without_repla
 LAB = "lab04"
 
 
-def candidates_of(p, qs, tokens, numbers, *, left_of=None, last=None, scale=True, keep=accepts):
+def candidates_of(p, qs, tokens, numbers, *, left_of=None, last=None, scale=True, keep=accepts, row=None):
     """`accept_candidates` with a part to be got wrong on purpose."""
     left = p
     for i, token in enumerate(tokens):
         if keep(left if left_of is None else left_of(p, left), qs[i], token, float(numbers[i])):
             return i, token
-        rest = (left - qs[i]).clamp(min=0)
+        rest = (left - qs[i if row is None else row]).clamp(min=0)
         left = rest / rest.sum() if scale and rest.sum() > 0 else rest
     return None, point(left if last is None else last(p), float(numbers[-1]))
-
-
-def first_row_each_time(p, qs, tokens, numbers):
-    """`accept_candidates` with row 0 of qs taken off after every rejection."""
-    left = p
-    for i, token in enumerate(tokens):
-        if accepts(left, qs[i], token, float(numbers[i])):
-            return i, token
-        rest = (left - qs[0]).clamp(min=0)
-        left = rest / rest.sum() if rest.sum() > 0 else rest
-    return None, point(left, float(numbers[-1]))
 
 
 def _whole(got: tuple) -> bool:
@@ -126,7 +115,7 @@ EXERCISES = (
             random_candidates,
         ),
         mistakes=(
-            Mistake("each rejection takes off its own row of qs", first_row_each_time),
+            Mistake("each rejection takes off its own row of qs", lambda *a: candidates_of(*a, row=0)),
             Mistake(
                 "nothing is left of such a token, so it is not kept, not even for u = 0: strictly <",
                 lambda *a: candidates_of(*a, keep=lambda p, q, t, u: u * float(q[t]) <= float(p[t])),
